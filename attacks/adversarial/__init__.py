@@ -1,0 +1,1 @@
+"""Adversarial shifts, one attack a file."""

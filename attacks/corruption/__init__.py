@@ -1,0 +1,1 @@
+"""Corruptions: common image degradations at five severities, one a file."""

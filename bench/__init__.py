@@ -1,0 +1,1 @@
+"""The workbench: what is run, in which order, and from which command."""

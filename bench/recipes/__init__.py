@@ -1,0 +1,1 @@
+"""The recipes: how a network is trained, one file each."""

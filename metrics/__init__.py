@@ -1,0 +1,1 @@
+"""Accuracy and collapse, measured on tensors, one metric a file."""

@@ -1,0 +1,1 @@
+"""Attention variants and the backbones that carry them."""

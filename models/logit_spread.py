@@ -1,0 +1,37 @@
+"""How far the attention logits of a network spread: the temperature that a matched softmax has to meet."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .attention import Attention, Context, HasLogits
+
+
+def spread(logits: Float[Tensor, "batch head query key"]) -> Float[Tensor, " head"]:
+    """Standard deviation over keys, root mean square over queries and samples, for each head.
+
+    Centred by row, because softmax ignores a constant added to a row; so the value is a property of the attention map.
+    """
+    return logits.double().var(dim=-1, correction=0).mean(dim=(0, 2)).sqrt()
+
+
+@torch.no_grad()
+def logit_spread(model: nn.Module, pixels: Tensor) -> Float[Tensor, "layer head"]:
+    """Measure the spread at every attention of a model on one batch, in float64.
+
+    Raises TypeError where a core has no logits (its map is no softmax of anything), naming it.
+    """
+    rows: list[Tensor] = []
+
+    def record(module: nn.Module, arguments: tuple[Tensor, Tensor, Tensor, Context]) -> None:
+        if not isinstance(module, HasLogits):
+            raise TypeError(f"{type(module).__name__} has no logits to match; choose a donor of the form softmax(logits) v")
+        rows.append(spread(module.logits(*arguments)))
+
+    handles = [m.core.register_forward_pre_hook(record) for m in model.modules() if isinstance(m, Attention)]
+    try:
+        model(pixels)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(rows)

@@ -1,0 +1,81 @@
+"""What an attention variant says about itself: its mathematics, its source, its hazards and its demands."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+Setting = str | int | float | bool
+"""Value of one setting of a variant; its default's type is the type that a user must give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """One number that a variant's paper reports, with the protocol that produced it."""
+
+    value: float
+    """The number, in `unit`."""
+    unit: str
+    """Unit, `%` for accuracies."""
+    of: str
+    """What was measured, on which data and network."""
+    protocol: str
+    """How, in the paper's own terms and ours where they differ."""
+    source: str
+    """Where the number was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One attention mechanism with its settings.
+
+    A variant is declared once, as a module-level constant written in literals (`core` may name a class of the same
+    file), so that the catalogue can read the declaration without running the file.
+    """
+
+    name: str
+    """Lower snake case, equal to the file's name for built-in variants."""
+    core: Callable[..., Any]
+    """Called as `core(site, **settings)`, and with one keyword for each name in `measured`; returns a module."""
+    source: str
+    """Paper and equation."""
+    version: int
+    """Raised whenever a change moves a number."""
+    summary: str
+    """One sentence: what it changes in attention."""
+    formula: str
+    """The output of one head in plain text, our letters."""
+    family: str
+    """Near-duplicates share a family and count once in statistics across variants."""
+    attention_map: Literal["row_stochastic", "nonnegative", "signed", "implicit"]
+    """Kind of matrix that multiplies the values."""
+    settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
+    """Every setting with its default."""
+    choices: Mapping[str, tuple[Setting, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Allowed values of the settings that have a closed list."""
+    causal: Literal["yes", "no", "prefix"] = "yes"
+    """Usable under a causal mask: as it is, not at all, or through a prefix form that differs from the paper's."""
+    noise: tuple[str, ...] = ()
+    """Names of the noise that the core may draw, depending on its settings."""
+    batch_coupled: bool = False
+    """Whether one sample's output depends on the others of its batch."""
+    layer_state: tuple[str, ...] = ()
+    """What it reads from other layers: `first`, `previous`."""
+    minimum_tokens: int = 1
+    """Below this number of tokens the variant makes no sense and is not applicable."""
+    detaches: tuple[str, ...] = ()
+    """Quantities through which no gradient flows with the default settings."""
+    open_settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
+    """Settings that open every gradient path without changing the output, for attacks that must not be blinded."""
+    extra_parameters: str = "none"
+    """Parameters beyond those of softmax attention, in words."""
+    pretrained: Literal["lossless", "lossy", "impossible"] = "lossy"
+    """How it enters weights trained with softmax: same function, another function, or not at all."""
+    calibrates: bool = False
+    """Whether the core has a `calibrate` method, run on training samples after every epoch and frozen afterwards."""
+    measured: tuple[str, ...] = ()
+    """Quantities measured on a trained donor (the setting `donor`) that the core is built with: `logit_spread`."""
+    control_for: tuple[str, ...] = ()
+    """Variants whose claim this one is a control for."""
+    reported: tuple[Reported, ...] = ()
+    """Numbers of the paper, each with its protocol."""

@@ -1,0 +1,214 @@
+"""A plain vision transformer that owns its block loop: pre-norm blocks, a learned position table, a mean-pool head.
+
+The head averages the patches, so that everything the last block does is read; after the last block of a class-token
+network nobody reads the patches, and their collapse would mean nothing (decision 003).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .attention import QKV, Attention, Calibrates, DrawsNoise
+from .initial_value import Generators, draw_initial_values
+from .noise import Noise
+from .site import Site
+
+VERSION = 1
+"""Raised whenever a change to the backbone, the host or the initial values moves a number."""
+
+Tap = Callable[[str, int, Tensor], None]
+"""Called with a hook point, a layer and a `[batch, token, dim]` tensor while the network runs."""
+
+
+class VisionTransformerShape(NamedTuple):
+    """Sizes of the network; every one enters the keys of its results."""
+
+    image: int = 8
+    """Side of the square input in pixels."""
+    channels: int = 1
+    """Input channels."""
+    patch: int = 2
+    """Side of a square patch in pixels."""
+    dim: int = 64
+    """Width of the stream."""
+    depth: int = 4
+    """Number of blocks."""
+    heads: int = 4
+    """Attention heads."""
+    mlp_ratio: float = 2.0
+    """Hidden width of the MLP over `dim`."""
+    drop_path: float = 0.0
+    """Probability of dropping the last block's branches; falls linearly to 0 at the first block."""
+    classes: int = 10
+    """Number of logits."""
+    mean: float = 0.5
+    """Pixel mean that is subtracted inside the network."""
+    std: float = 0.5
+    """Pixel standard deviation by which it divides inside the network."""
+
+
+class PositionTable(nn.Module):
+    """One learned vector for each token."""
+
+    def __init__(self, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(tokens, dim))
+
+    def draw(self, generators: Generators) -> None:
+        """Draw normal values of standard deviation 0.02."""
+        self.weight.copy_(0.02 * torch.randn(self.weight.shape, generator=generators("weight")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the table to the tokens."""
+        return x + self.weight
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each a residual branch that DropPath may skip for a sample."""
+
+    def __init__(self, site: Site, core: nn.Module, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        hidden = round(site.dim * mlp_ratio)
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(site.dim)
+        self.attention = Attention(site, core)
+        self.norm2 = nn.LayerNorm(site.dim)
+        self.fc1 = nn.Linear(site.dim, hidden)
+        self.fc2 = nn.Linear(hidden, site.dim)
+
+    def noise(self) -> tuple[Noise, ...]:
+        """Return what this block draws: its core's noise, and two uniform numbers a sample for DropPath."""
+        core = self.attention.core
+        own = tuple(core.noise) if isinstance(core, DrawsNoise) else ()
+        return (*own, Noise("drop_path", (2,), "uniform", "train")) if self.drop_path > 0 else own
+
+    def _keep(self, branch: Tensor, uniform: Tensor | None) -> Tensor:
+        if uniform is None:
+            return branch
+        kept = (uniform >= self.drop_path).to(branch.dtype) / (1 - self.drop_path)
+        return branch * kept[:, None, None]
+
+    def forward(
+        self,
+        x: Tensor,
+        first: QKV | None,
+        previous: QKV | None,
+        noise: Mapping[str, Tensor],
+        calibrating: bool = False,
+    ) -> tuple[Tensor, QKV]:
+        """Return the new stream and this layer's projections."""
+        drops = noise["drop_path"] if self.training and self.drop_path > 0 else None
+        y, qkv = self.attention(self.norm1(x), x, None, first, previous, noise, calibrating)
+        x = x + self._keep(y, None if drops is None else drops[:, 0])
+        y = self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return x + self._keep(y, None if drops is None else drops[:, 1]), qkv
+
+
+class VisionTransformer(nn.Module):
+    """Images in [0, 1] to logits; normalisation is inside.
+
+    Hook points of a `Tap`: `read` at layer l is the normalised stream, affine removed, that attention l reads, and at
+    layer `depth` the one that the head reads; `stream` is the residual stream before that norm.
+    """
+
+    def __init__(self, shape: VisionTransformerShape, core: Callable[[Site], nn.Module]) -> None:
+        super().__init__()
+        self.shape = shape
+        side = shape.image // shape.patch
+        tokens = side * side
+        self.checkpointing = False
+        self.embed = nn.Linear(shape.channels * shape.patch**2, shape.dim)
+        self.position = PositionTable(tokens, shape.dim)
+        self.blocks = nn.ModuleList()
+        for layer in range(shape.depth):
+            site = Site(
+                layer=layer,
+                depth=shape.depth,
+                dim=shape.dim,
+                heads=shape.heads,
+                head_dim=shape.dim // shape.heads,
+                tokens=tokens,
+                prefix_tokens=0,
+                grid=(side, side),
+                causal=False,
+                scale=(shape.dim // shape.heads) ** -0.5,
+            )
+            drop_path = shape.drop_path * layer / max(shape.depth - 1, 1)
+            self.blocks.append(Block(site, core(site), shape.mlp_ratio, drop_path))
+        self.norm = nn.LayerNorm(shape.dim)
+        self.head = nn.Linear(shape.dim, shape.classes)
+
+    def noise(self) -> tuple[Noise, ...]:
+        """Return all noise that a pass needs, each name led by its block's index (`2.metric`)."""
+        return tuple(n._replace(name=f"{i}.{n.name}") for i, b in enumerate(self.blocks) for n in b.noise())
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether any core has frozen quantities that are measured on training samples."""
+        return any(isinstance(block.attention.core, Calibrates) for block in self.blocks)
+
+    def tokens(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token dim"]:
+        """Cut the normalised image into patches and embed them."""
+        p = self.shape.patch
+        x = (pixels - self.shape.mean) / self.shape.std
+        x = x.unfold(2, p, p).unfold(3, p, p).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+        return self.position(self.embed(x))
+
+    def forward(
+        self,
+        pixels: Float[Tensor, "batch channel height width"],
+        noise: Mapping[str, Tensor] | None = None,
+        tap: Tap | None = None,
+        calibrating: bool = False,
+    ) -> Float[Tensor, "batch class"]:
+        """Return the logits of a batch.
+
+        `noise` holds what `self.noise()` asks for; a missing tensor raises a KeyError that names it. With `calibrating`,
+        the batch is the calibration sample and every core sets its frozen quantities layer by layer on the way.
+        """
+        given = {} if noise is None else noise
+        x = self.tokens(pixels)
+        first: QKV | None = None
+        previous: QKV | None = None
+        for layer, block in enumerate(self.blocks):
+            own = {n.name: given[f"{layer}.{n.name}"] for n in block.noise() if self.training or n.when == "always"}
+            if tap is not None:
+                self._show(tap, layer, x)
+            if self.checkpointing and self.training:
+                x, previous = checkpoint(block, x, first, previous, own, use_reentrant=False)
+            else:
+                x, previous = block(x, first, previous, own, calibrating)
+            first = previous if first is None else first
+        if tap is not None:
+            self._show(tap, len(self.blocks), x)
+        return self.head(self.norm(x).mean(1))
+
+    def _show(self, tap: Tap, layer: int, x: Tensor) -> None:
+        tap("stream", layer, x)
+        tap("read", layer, F.layer_norm(x, (x.shape[-1],)))
+
+
+def build(
+    core: Callable[..., nn.Module],
+    settings: Mapping[str, Any],
+    shape: VisionTransformerShape,
+    seed: int,
+    measured: Mapping[str, Float[Tensor, "layer head"]] | None = None,
+) -> VisionTransformer:
+    """Build a network around a core and draw its initial values from the training seed.
+
+    `measured` holds, by name, what was measured on a donor; each core receives its own layer's row as a keyword.
+    """
+    rows = measured or {}
+
+    def at(site: Site) -> nn.Module:
+        return core(site, **settings, **{name: values[site.layer] for name, values in rows.items()})
+
+    model = VisionTransformer(shape, at)
+    draw_initial_values(model, seed)
+    return model
