@@ -12,8 +12,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-VERSION = 1
-"""Raised whenever the streams change."""
 
 Distribution = Literal["uniform", "normal"]
 

@@ -3,18 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
 
-from ..attacks.shift import Samples
-
-
-class Split(NamedTuple):
-    """The two sides of one fold."""
-
-    train: Samples
-    """What networks are trained and calibrated on."""
-    test: Samples
-    """What every number is measured on."""
+from .split import Split as Split
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,10 @@
 """One number measured on a model's outputs, hidden states or the model itself, and what it means."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
-
-class Observation(NamedTuple):
-    """What one pass over some inputs showed."""
-
-    logits: Float[Tensor, "passes batch class"]
-    """One pass for a deterministic model, at least 50 for a stochastic one."""
-    targets: Int[Tensor, " batch"]
-    """True classes."""
-    hidden: Mapping[tuple[str, int], Float[Tensor, "batch token dim"]]
-    """Token states by hook point and layer, of the first pass."""
-    mask: Bool[Tensor, "batch token"] | None = None
-    """True where a token counts; None where all do."""
+from .observation import Observation as Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +12,11 @@ class Metric:
     """One number. Declared once, in literals, as a module-level constant (see `Variant`)."""
 
     name: str
-    """Lower snake case, equal to the file's name for built-in metrics, or a name of its own where a file holds several."""
+    """Lower snake case, equal to the file's name for built-in metrics, or its own where a file holds several."""
     measure: Callable[..., Any]
-    """`outputs`: measure(observation) -> one value an input. `tokens`: measure(tokens, mask) -> one value an input, called
-    at each layer. `model`: measure(model, samples) -> one number."""
+    """`outputs`: measure(observation) -> one value an input. `tokens`: measure(tokens, mask) -> one value an input,
+    called at each layer; NaN where the value is undefined. `model`: measure(model, pixels) -> one number, where the
+    model's `forward` takes pixels alone, with any number of rows, and finds its noise itself."""
     needs: Literal["outputs", "tokens", "model"]
     """What it is measured on."""
     version: int
@@ -42,8 +29,8 @@ class Metric:
     """Which direction is wished for; `neither` where a direction is a hypothesis."""
     lowest: float
     """Lower end of the range."""
-    highest: float
-    """Upper end of the range."""
+    highest: float | None
+    """Upper end of the range; None where there is none."""
     null: str
     """What structureless input reads, in words or as a formula."""
     definition: str

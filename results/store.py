@@ -83,9 +83,17 @@ class Store:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"cannot use {self.root} as a run folder ({error.strerror}); name another with --out") from None
+            raise StoreError(
+                f"cannot use {self.root} as a run folder ({error.strerror}); name another with --out"
+            ) from None
         if not os.access(self.root, os.W_OK):
             raise StoreError(f"cannot write in {self.root}; name another folder with --out")
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half written; the caller holds the folder for itself."""
+        for path in self.root.rglob(".*.tmp"):
+            with suppress(OSError):
+                path.unlink()
 
     def cell_path(self, key: str) -> Path:
         """Return where a cell lies."""
@@ -104,7 +112,8 @@ class Store:
         where = {"train": self.checkpoint_path, "calibrate": self.measured_path, "cell": self.cell_path}
         return where[kind](key).exists()
 
-    def _json(self, path: Path) -> Document:
+    def note(self, path: Path) -> Document:
+        """Read a JSON file of the run; a damaged one raises StoreError."""
         try:
             document: Document = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -113,7 +122,7 @@ class Store:
 
     def cell(self, key: str) -> Document:
         """Read one cell."""
-        return self._json(self.cell_path(key))
+        return self.note(self.cell_path(key))
 
     def keys(self) -> list[str]:
         """Return the keys of all finished cells, sorted."""
@@ -125,7 +134,9 @@ class Store:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise StoreError(f"{path} cannot be read ({error.strerror}); delete {self.cell_path(key)} and rerun") from None
+            raise StoreError(
+                f"{path} cannot be read ({error.strerror}); delete {self.cell_path(key)} and rerun"
+            ) from None
         if digest(data) != self.cell(key)["outcomes"]["sha256"]:
             raise StoreError(f"{path} is not what its cell recorded; delete {self.cell_path(key)} and rerun")
         return pq.read_table(pa.BufferReader(data))
@@ -149,7 +160,7 @@ class Store:
     def attempts(self, key: str) -> list[Document]:
         """Return the attempts that failed, oldest first."""
         paths = sorted((self.root / "attempts" / key).glob("[0-9]*.json"), key=lambda path: int(path.stem))
-        return [self._json(path) for path in paths]
+        return [self.note(path) for path in paths]
 
     def publish_attempt(self, key: str, document: Mapping[str, Any]) -> None:
         """Add an attempt that failed."""
@@ -161,7 +172,7 @@ class Store:
         path = self.root / "run.json"
         if not path.exists():
             raise StoreError(f"no run in {self.root}; start one with `attnbench run PROTOCOL --out {self.root}`")
-        return self._json(path)
+        return self.note(path)
 
     def publish_run(self, document: Mapping[str, Any]) -> None:
         """Write what is planned."""

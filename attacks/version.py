@@ -1,0 +1,3 @@
+"""Version of the noise streams: raised when a change moves them."""
+
+DRAW_VERSION = 1

@@ -1,0 +1,185 @@
+"""Everything that can be named: variants, shifts, metrics, tasks, recipes and protocols, found where they are declared.
+
+Built-in declarations stand in their rooms, those of installed packages are found by the entry point groups
+`attnbench.variants`, `attnbench.shifts`, ..., and those of a user in the files named on the command line.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ..attacks.adversarial.torchattacks import torchattacks_shift
+from ..attacks.shift import Shift
+from ..metrics.metric import Metric
+from ..models.variant import Variant
+from .declaration import Declared, Origin, read_declarations
+from .error import AttnbenchError, BadDeclaration, BadInput, UnknownName
+from .recipe import Recipe
+from .selection import Setting, label, parsed, resolved
+from .syntax_tree import source_digest
+from .task import Task
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = __name__.rsplit(".", 2)[0]
+ROOMS = {
+    "variant": ("models/variants",),
+    "shift": ("attacks", "attacks/adversarial", "attacks/corruption", "attacks/contamination"),
+    "metric": ("metrics",),
+    "task": ("bench/tasks",),
+    "recipe": ("bench/recipes",),
+}
+CLASSES: dict[str, type[Any]] = {"variant": Variant, "shift": Shift, "metric": Metric, "task": Task, "recipe": Recipe}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[T]):
+    """One declaration with its settings resolved."""
+
+    value: T
+    """The declaration."""
+    settings: Mapping[str, Setting]
+    """All settings."""
+    label: str
+    """Name with the settings that differ from their defaults."""
+    identity: Mapping[str, Any]
+    """What enters keys: name, settings, and the version or, for a plugin, the digest of its syntax tree."""
+
+
+@dataclass(slots=True)
+class Catalog:
+    """All declarations of one process, by kind and name."""
+
+    found: dict[str, dict[str, Declared]] = field(default_factory=lambda: {kind: {} for kind in ROOMS})
+    """Declarations by kind and name."""
+    broken: list[str] = field(default_factory=list)
+    """Installed plugins that could not be read, each with the reason."""
+    files: list[str] = field(default_factory=list)
+    """Files that the user named."""
+
+    def add(self, origin: Origin, only: str = "") -> list[Declared]:
+        """Read a file and take in what it declares; a name that is taken raises BadDeclaration naming both owners."""
+        declarations = read_declarations(origin)
+        for declared in declarations:
+            kind = next(k for k, cls in CLASSES.items() if isinstance(declared.value, cls))
+            if only and kind != only:
+                continue
+            name = declared.value.name
+            owner = self.found[kind].get(name)
+            if owner is not None and owner.origin != origin:
+                raise BadDeclaration(
+                    f"two {kind}s are called '{name}': {owner.origin.path} and {origin.path}; rename one of them"
+                )
+            self.found[kind][name] = declared
+        return declarations
+
+    def add_file(self, path: str) -> list[Declared]:
+        """Take in a file that the user named and import it at once, so that its faults show before anything runs."""
+        origin = Origin(str(Path(path).resolve()))
+        declarations = self.add(origin)
+        if not declarations:
+            raise BadDeclaration(f"{path} declares nothing; add a constant such as MINE = Variant(name=..., core=...)")
+        origin.load()
+        if str(origin.path) not in self.files:
+            self.files.append(origin.path)
+        return declarations
+
+    def remember_file(self, path: str) -> None:
+        """Take in a file that an earlier run named, without running it."""
+        self.add(Origin(path))
+
+    def file_of(self, variant: str) -> str:
+        """Return the file that the user named for a variant; empty for built-in and installed ones."""
+        origin = self.found["variant"][variant].origin
+        return "" if origin.module else origin.path
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names of one kind, sorted."""
+        return sorted(self.found[kind])
+
+    def _declared(self, kind: str, name: str) -> Declared:
+        if kind == "shift" and name.startswith("torchattacks:"):
+            try:
+                return Declared(torchattacks_shift(name), Origin(str(ROOT / "attacks/adversarial/torchattacks.py")))
+            except ValueError as error:
+                raise BadInput(str(error)) from None
+        if name not in self.found[kind]:
+            raise UnknownName(kind, name, self.names(kind), f"attnbench ls {kind}s")
+        return self.found[kind][name]
+
+    def entry(self, kind: str, text: str) -> Entry[Any]:
+        """Return the entry that `name(setting=value,...)` names."""
+        name, given = parsed(text)
+        declared = self._declared(kind, name)
+        value = declared.value
+        defaults = getattr(value, "settings", {})
+        settings = resolved(kind, name, given, defaults, getattr(value, "choices", {}))
+        identity: dict[str, Any] = {"name": name, "settings": settings}
+        if declared.origin.module or name.startswith("torchattacks:"):
+            identity["version"] = value.version
+        else:
+            identity["tree"] = source_digest(Path(declared.origin.path))
+        return Entry(value, settings, label(name, settings, defaults), identity)
+
+    def variant(self, text: str) -> Entry[Variant]:
+        """Return a variant with its settings."""
+        return self.entry("variant", text)
+
+    def shift(self, text: str) -> Entry[Shift]:
+        """Return a shift with its settings."""
+        return self.entry("shift", text)
+
+    def metric(self, text: str) -> Entry[Metric]:
+        """Return a metric."""
+        return self.entry("metric", text)
+
+    def task(self, text: str) -> Entry[Task]:
+        """Return a task."""
+        return self.entry("task", text)
+
+    def recipe(self, text: str) -> Entry[Recipe]:
+        """Return a recipe with its settings."""
+        return self.entry("recipe", text)
+
+
+def _module(path: Path) -> str:
+    return ".".join((PACKAGE, *path.relative_to(ROOT).with_suffix("").parts))
+
+
+def builtin_origins(kind: str) -> list[Origin]:
+    """Return the files in which built-in declarations of a kind may stand."""
+    paths = [path for room in ROOMS[kind] for path in sorted((ROOT / room).glob("*.py"))]
+    return [Origin(str(path), _module(path)) for path in paths if path.name != "__init__.py"]
+
+
+@lru_cache(maxsize=1)
+def _builtin() -> Mapping[str, Mapping[str, Declared]]:
+    catalog = Catalog()
+    for kind in ROOMS:
+        for origin in builtin_origins(kind):
+            catalog.add(origin, only=kind)
+    return catalog.found
+
+
+def _add_installed(catalog: Catalog) -> None:
+    for kind in ROOMS:
+        for point in metadata.entry_points(group=f"attnbench.{kind}s"):
+            try:
+                spec = util.find_spec(point.value.partition(":")[0])
+                if spec is None or spec.origin is None:
+                    raise BadDeclaration(f"module {point.value} is not there")
+                catalog.add(Origin(spec.origin, point.value.partition(":")[0]), only=kind)
+            except (AttnbenchError, ImportError) as error:
+                catalog.broken.append(f"{point.name} ({point.value}): {error}")
+
+
+def open_catalog(files: Iterable[str] = ()) -> Catalog:
+    """Return the catalogue of everything built in, installed, and in the files named."""
+    catalog = Catalog({kind: dict(entries) for kind, entries in _builtin().items()})
+    _add_installed(catalog)
+    for path in files:
+        catalog.add_file(path)
+    return catalog

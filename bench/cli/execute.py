@@ -1,0 +1,233 @@
+"""`attnbench plan`, `run` and `status`: what there is to do, doing it, and how far it is."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .. import api
+from ..engine import Limits
+from ..error import BadInput
+from ..plan import Plan
+from ..state import MEANING, State, durations, has_failed, invalid_cells, kind_of_work, states
+from .progress import Display, clock
+
+Protocol = Annotated[str, typer.Argument(help="A protocol: its name, name-version, or the path of a .toml file.")]
+Variant = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--variant",
+        help="Add rows: names, settings in parentheses, globs, @file, or a .py file that declares them.",
+        envvar="ATTNBENCH_VARIANT",
+    ),
+]
+Only = Annotated[list[str] | None, typer.Option("--only", help="Work on these rows only; commas, globs.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Use the first N test samples.", envvar="ATTNBENCH_LIMIT")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run [runs/PROTOCOL].", envvar="ATTNBENCH_OUT")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def asked_for(
+    protocol: str, variant: Sequence[str] | None, only: Sequence[str] | None, limit: int | None, out: Path | None
+) -> api.Asked:
+    """Gather the options that every planning command shares."""
+    from ..selection import split
+
+    variants = [part for text in variant or () for part in split(text)]
+    return api.Asked(protocol, tuple(variants), tuple(only or ()), limit, out)
+
+
+def _rows(plan: Plan, known: Mapping[str, State]) -> list[dict[str, Any]]:
+    rows: dict[str, Counter[str]] = {row.label: Counter() for row in plan.rows}
+    for node in plan.nodes:
+        rows.setdefault(node.label, Counter())[known[node.key]] += 1
+    return [{"row": label, **counts} for label, counts in rows.items() if counts]
+
+
+def plan(
+    protocol: Protocol,
+    variant: Variant = None,
+    only: Only = None,
+    limit: Limit = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a protocol asks for, what of it is there, and what the rest will cost."""
+    made, store = api.plan(asked_for(protocol, variant, only, limit, out))
+    known = states(made, store)
+    seen = durations(made, store, known)
+    missing = [node for node in made.nodes if known[node.key] == "missing"]
+    unseen = sorted({kind_of_work(node) for node in missing} - seen.keys())
+    cost = sum(seen.get(kind_of_work(node), 0.0) for node in missing)
+    if as_json:
+        nodes = [
+            {
+                "kind": n.kind,
+                "key": n.key,
+                "row": n.label,
+                "what": n.what,
+                "fold": n.fold,
+                "training_seed": n.training_seed,
+                "needs": list(n.needs),
+                "state": known[n.key],
+            }
+            for n in made.nodes
+        ]
+        document = {
+            "protocol": made.protocol.title,
+            "out": str(store.root),
+            "nodes": nodes,
+            "core_seconds": cost,
+            "unknown_cost": unseen,
+            "not_applicable": [list(pair) for pair in made.not_applicable],
+        }
+        typer.echo(json.dumps(document, indent=1))
+        return
+    console = Console()
+    console.print(f"{made.protocol.title}{' (draft)' if made.protocol.draft else ''}: {made.protocol.question}")
+    kinds = Counter(node.kind for node in made.nodes)
+    shape = f"{kinds['train']} networks, {kinds['calibrate']} donors to measure, {kinds['cell']} cells"
+    console.print(f"{shape} in {store.root}", highlight=False)
+    used = [state for state in MEANING if any(known[node.key] == state for node in made.nodes)]
+    table = Table("row", *used, box=None)
+    for row in _rows(made, known):
+        table.add_row(row["row"], *(str(row.get(state, 0)) for state in used))
+    console.print(table)
+    for label, reason in made.not_applicable:
+        console.print(f"{label}: not applicable, {reason}", highlight=False)
+    if missing:
+        guess = f"about {clock(cost)} of one core" if seen else "cost not known before the first cells are done"
+        rest = f"; not known yet: {', '.join(unseen)}" if seen and unseen else ""
+        console.print(f"to do: {len(missing)}, {guess}{rest}", highlight=False)
+
+
+def run(
+    protocol: Protocol,
+    variant: Variant = None,
+    only: Only = None,
+    limit: Limit = None,
+    out: Out = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes.", envvar="ATTNBENCH_JOBS")] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Samples a pass; changes no number.", envvar="ATTNBENCH_BATCH")
+    ] = 500,
+    device: Annotated[str, typer.Option(help="Where tensors live.", envvar="ATTNBENCH_DEVICE")] = "cpu",
+    data: Annotated[str, typer.Option(help="Folder of data sets.", envvar="ATTNBENCH_DATA")] = "",
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that one node may take.", envvar="ATTNBENCH_TIMEOUT")
+    ] = None,
+    max_hours: Annotated[float | None, typer.Option(help="Stop after this time.", envvar="ATTNBENCH_MAX_HOURS")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed for good.")] = False,
+) -> None:
+    """Do everything that a protocol asks for and that is not there yet. The same command resumes."""
+    console = Console(stderr=False)
+    display = Display(console, jobs)
+
+    def begin(planned: api.Planned, known: Mapping[str, State]) -> None:
+        made, store = planned
+        for label, reason in made.not_applicable:
+            console.print(f"{label}: not applicable, {reason}", highlight=False)
+        missing = sum(state == "missing" for state in known.values())
+        cached = sum(state == "cached" for state in known.values())
+        console.print(f"{made.protocol.title} in {store.root}: {missing} to do, {cached} there", highlight=False)
+        display.begin(made, known, durations(made, store, known) if missing else {})
+
+    try:
+        ran = api.run(
+            asked_for(protocol, variant, only, limit, out),
+            limits=Limits(jobs, timeout, None if max_hours is None else max_hours * 3600),
+            retry_failed=retry_failed,
+            batch=batch,
+            device=device,
+            data=data,
+            begin=begin,
+            listen=display.hear,
+        )
+    finally:
+        display.end()
+    _conclude(console, ran)
+    raise typer.Exit(ran.exit_code)
+
+
+def _conclude(console: Console, ran: api.Ran) -> None:
+    by_key = ran.plan.by_key()
+    for key, reason in ran.invalid.items():
+        node = by_key[key]
+        console.print(
+            f"invalid: {node.label}  {node.what}: {reason} (attnbench show {key[:8]})", highlight=False, markup=False
+        )
+    failed = [key for key, state in ran.known.items() if state == "failed"]
+    for key in failed:
+        node, attempts = by_key[key], ran.store.attempts(key)
+        reason = attempts[-1]["reason"] if attempts else "no reason could be kept"
+        console.print(f"failed: {node.label}  {node.what}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    if any(has_failed(ran.store, key) for key in failed):
+        console.print("`--retry-failed` tries those again that failed for good", highlight=False)
+    blocked = sum(state == "blocked" for state in ran.known.values())
+    if blocked:
+        console.print(f"blocked: {blocked} nodes wait for one that failed", highlight=False)
+    if ran.outcome.stopped:
+        left = sum(state == "missing" for state in ran.known.values())
+        message = f"stopped: {ran.outcome.stopped}; {left} left, the same command resumes"
+        console.print(message, highlight=False, markup=False, soft_wrap=True)
+    elif not failed and not blocked:
+        console.print("nothing to do" if not ran.outcome.done else f"{ran.outcome.done} done", highlight=False)
+
+
+def status(
+    protocol: Protocol,
+    variant: Variant = None,
+    only: Only = None,
+    limit: Limit = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far a run is: done, missing, failed, invalid. Exit 0 when all is there and valid, 1 or 3 otherwise."""
+    made, store = api.plan(asked_for(protocol, variant, only, limit, out))
+    if not store.root.exists():
+        raise BadInput(f"no run in {store.root}; start one with `attnbench run {protocol}`")
+    known = states(made, store)
+    invalid = invalid_cells(made, store, known)
+    failed = [
+        {"row": n.label, "what": n.what, "key": n.key, "reason": store.attempts(n.key)[-1]["reason"]}
+        for n in made.nodes
+        if known[n.key] == "failed"
+    ]
+    counts = Counter(known.values())
+    if as_json:
+        document = {
+            "protocol": made.protocol.title,
+            "out": str(store.root),
+            "states": dict(counts),
+            "rows": _rows(made, known),
+            "failed": failed,
+            "invalid": invalid,
+        }
+        typer.echo(json.dumps(document, indent=1))
+    else:
+        console = Console()
+        console.print(f"{made.protocol.title} in {store.root}", highlight=False)
+        for state, meaning in MEANING.items():
+            if counts[state]:
+                console.print(f"{counts[state]:6} {state:8} {meaning}", highlight=False)
+        for entry in failed:
+            line = f"failed: {entry['row']}  {entry['what']}: {entry['reason']}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        by_key = made.by_key()
+        for key, reason in invalid.items():
+            console.print(f"invalid: {by_key[key].label}  {by_key[key].what}: {reason}", highlight=False, markup=False)
+    raise typer.Exit(1 if failed or invalid or counts["blocked"] else 3 if counts["missing"] else 0)
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("plan")(plan)
+    app.command("run")(run)
+    app.command("status")(status)

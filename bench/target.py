@@ -1,0 +1,42 @@
+"""A trained model as attacks and judges see it: frozen, in pixels, the same bits for a sample in any batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..attacks.draw import Draw
+from ..models.vit import Tap, VisionTransformer
+from .noise import drawn
+
+SMALLEST_BATCH = 8
+"""Matrix products of fewer rows take another path and differ in the last bits, so smaller batches are padded."""
+JUDGE_PASSES = 50
+"""Fresh passes on which a stochastic model's outcome is judged."""
+
+
+class ModelTarget:
+    """A model with frozen parameters in eval mode; hooks are off unless a tap is given."""
+
+    def __init__(self, model: VisionTransformer) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.noise = tuple(noise for noise in model.noise() if noise.when == "always")
+        self.deterministic = not self.noise
+        self.device = next(model.parameters()).device
+
+    def __call__(self, pixels: Tensor, ids: Sequence[str], draw: Draw, tap: Tap | None = None) -> Tensor:
+        """Return logits; noise, where the model wants it, comes from `draw` by sample."""
+        rows = len(pixels)
+        if rows < SMALLEST_BATCH:
+            missing = SMALLEST_BATCH - rows
+            pixels = torch.cat([pixels, pixels[-1:].expand(missing, *pixels.shape[1:])])
+            ids = [*ids, *[ids[-1]] * missing]
+            inner = tap
+            if inner is not None:
+
+                def tap(point: str, layer: int, tokens: Tensor) -> None:
+                    inner(point, layer, tokens[:rows])
+
+        noise = drawn(self.noise, ids, draw, self.device) if self.noise else None
+        logits: Tensor = self.model(pixels, noise, tap)
+        return logits[:rows]
