@@ -102,7 +102,7 @@ def fit(
                 raise FloatingPointError(
                     f"the training loss is {value} in epoch {epoch}, step {step}; lower learning_rate"
                 )
-            loss.backward()
+            torch.autograd.backward(loss)
             if clip > 0:
                 nn.utils.clip_grad_norm_(parameters, clip)
             optimiser.step()

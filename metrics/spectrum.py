@@ -22,8 +22,8 @@ def hill_number(weights: Float[Tensor, "*batch weight"], order: float) -> Float[
     positive = weights.clamp(min=0)
     shares = positive / positive.sum(-1, keepdim=True)
     if order == 1:
-        return torch.special.entr(shares).sum(-1).exp()
+        return torch.exp(torch.special.entr(shares).sum(-1))
     if math.isinf(order):
         return 1 / shares.amax(-1)
-    powers = shares.pow(order).where(shares != 0, 0.0).sum(-1)
-    return torch.pow(powers, 1 / (1 - order))
+    number: Tensor = shares.pow(order).where(shares != 0, 0.0).sum(-1) ** (1 / (1 - order))
+    return number
