@@ -1,15 +1,18 @@
 """One training loop for all variants: the same data order, schedule and noise whatever attention the network carries.
 
-AdamW (arXiv:1711.05101) with a linear warm-up and a cosine decay to zero, on label-smoothed cross-entropy. Everything
-random is a function of the training seed, the epoch and the sample; the global generator is neither read nor moved.
+AdamW (arXiv:1711.05101) with a linear warm-up and a cosine decay to zero, on the label-smoothed cross-entropy of mixed
+pairs (mixup, arXiv:1710.09412). Everything random is a function of the training seed, the epoch and the sample; the
+global generator is neither read nor moved.
 """
 
 import hashlib
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..attacks.draw import Draw
@@ -30,11 +33,40 @@ def calibration_samples(train: Samples) -> Samples:
     return train.rows(sorted(range(len(digests)), key=digests.__getitem__)[:CALIBRATION_SIZE])
 
 
+class Batch(NamedTuple):
+    """What one step learns from."""
+
+    pixels: Float[Tensor, "batch channel height width"]
+    """Mixed inputs."""
+    targets: Float[Tensor, "batch class"]
+    """Mixed classes, each row adding up to 1."""
+    ids: tuple[str, ...]
+    """The samples with the larger share, by which noise is drawn."""
+
+
+def generator_of(what: str, seed: int, epoch: int) -> torch.Generator:
+    """Return a generator that depends on its purpose, the training seed and the epoch alone."""
+    digest = hashlib.sha256(f"{what}\0{seed}\0{epoch}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
 def order(samples: int, seed: int, epoch: int) -> Tensor:
-    """Return the order in which one epoch visits the samples: a permutation given by the seed and the epoch alone."""
-    digest = hashlib.sha256(f"order\0{seed}\0{epoch}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.randperm(samples, generator=generator)
+    """Return the order in which one epoch visits the samples."""
+    return torch.randperm(samples, generator=generator_of("order", seed, epoch))
+
+
+def batches(train: Samples, seed: int, epoch: int, *, count: int, classes: int, mixup: float) -> Iterator[Batch]:
+    """Cut one epoch into `count` batches whose sizes differ by one at most, and mix each sample with the one before it.
+
+    A sample keeps a share of itself that is uniform on [1 - mixup, 1], its own in each epoch. With `mixup` 0.5 the
+    larger share is distributed as in arXiv:1710.09412 with alpha 1, which draws one share for a whole batch.
+    """
+    own = 1 - mixup * torch.rand(len(train.ids), generator=generator_of("mixup", seed, epoch))
+    for rows in order(len(train.ids), seed, epoch).tensor_split(count):
+        samples, share = train.rows(rows), own[rows]
+        targets = F.one_hot(samples.labels, classes).to(share.dtype)
+        pixels = torch.lerp(samples.pixels.roll(1, 0), samples.pixels, share[:, None, None, None])
+        yield Batch(pixels, torch.lerp(targets.roll(1, 0), targets, share[:, None]), samples.ids)
 
 
 def learning_rate_factor(step: int, warmup: int, steps: int) -> float:
@@ -70,17 +102,19 @@ def fit(
     weight_decay: float,
     warmup: float,
     label_smoothing: float,
+    mixup: float,
     clip: float,
 ) -> dict[str, float]:
     """Train a network in place and leave it in eval mode; return the facts `epochs`, `steps` and `final_loss`.
 
-    `warmup` is the share of all steps over which the learning rate rises, `clip` the largest gradient norm (0: none).
+    `warmup` is the share of all steps over which the learning rate rises, `mixup` the largest share that a sample gives
+    to another one (0: none), `clip` the largest gradient norm (0: none).
     `final_loss` is the mean loss of the last epoch. Cores with frozen quantities calibrate before the first epoch and
     after each. Raises FloatingPointError where the loss or a parameter stops being finite, naming epoch and step.
     """
     device = next(model.parameters()).device
-    steps_an_epoch = math.ceil(len(train.ids) / batch)
-    steps = epochs * steps_an_epoch
+    count = math.ceil(len(train.ids) / batch)
+    steps = epochs * count
     rising = round(warmup * steps)
     optimiser = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
@@ -91,12 +125,12 @@ def fit(
     for epoch in range(epochs):
         model.train()
         total = 0.0
-        for samples in batches(train, order(len(train.ids), seed, epoch), steps_an_epoch):
+        for pixels, targets, ids in batches(train, seed, epoch, count=count, classes=model.shape.classes, mixup=mixup):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate * learning_rate_factor(step, rising, steps)
-            noise = drawn(model.noise(), samples.ids, draw.at(epoch), device, training=True)
-            logits = model(samples.pixels.to(device), noise=noise)
-            loss = F.cross_entropy(logits, samples.labels.to(device), label_smoothing=label_smoothing)
+            noise = drawn(model.noise(), ids, draw.at(epoch), device, training=True)
+            logits = model(pixels.to(device), noise=noise)
+            loss = F.cross_entropy(logits, targets.to(device), label_smoothing=label_smoothing)
             value = loss.item()
             if not math.isfinite(value):
                 raise FloatingPointError(
@@ -108,7 +142,7 @@ def fit(
             optimiser.step()
             optimiser.zero_grad()
             step += 1
-            total += value * len(samples.ids)
+            total += value * len(ids)
         calibrate(model, calibration, draw.at(epoch + 1)._replace(purpose="calibrate"))
     model.eval()
     if not all(bool(p.isfinite().all()) for p in parameters):
@@ -116,12 +150,6 @@ def fit(
             f"a parameter is not finite after epoch {epochs - 1}, step {step - 1}; lower learning_rate"
         )
     return {"epochs": float(epochs), "steps": float(step), "final_loss": total / len(train.ids)}
-
-
-def batches(train: Samples, visits: Tensor, count: int) -> Iterator[Samples]:
-    """Cut one epoch into `count` batches whose sizes differ by one sample at most."""
-    for rows in visits.tensor_split(count):
-        yield train.rows(rows)
 
 
 @torch.no_grad()

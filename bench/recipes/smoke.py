@@ -12,10 +12,11 @@ SMOKE = Recipe(
     settings={
         "epochs": 6,
         "batch": 64,
-        "learning_rate": 2e-3,
+        "learning_rate": 4e-3,
         "weight_decay": 0.05,
         "warmup": 0.1,
         "label_smoothing": 0.1,
+        "mixup": 0.5,
         "clip": 1.0,
     },
 )

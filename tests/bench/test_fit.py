@@ -2,16 +2,17 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from attnbench.attacks.samples import Samples
 from attnbench.bench import fit as module
-from attnbench.bench.fit import calibration_samples, fit, learning_rate_factor, order, parameter_groups
+from attnbench.bench.fit import batches, calibration_samples, fit, learning_rate_factor, order, parameter_groups
 from attnbench.bench.recipes.smoke import SMOKE
 from attnbench.bench.recipes.standard import STANDARD
 from attnbench.bench.tasks.digits import load
 from attnbench.models.noise import Noise
 from attnbench.models.variants.softmax import SoftmaxAttention
 from attnbench.models.vit import VisionTransformerShape, build
-from torch import nn
 
 SHAPE = VisionTransformerShape(dim=8, depth=2, heads=2, patch=4, mlp_ratio=1.0, drop_path=0.0)
 SETTINGS = {**STANDARD.settings, "epochs": 2, "batch": 7}
@@ -110,8 +111,8 @@ def test_two_variants_meet_the_same_data_in_the_same_order(monkeypatch):
     visited = []
     cut = module.batches
 
-    def watched(*arguments):
-        for batch in cut(*arguments):
+    def watched(*arguments, **options):
+        for batch in cut(*arguments, **options):
             visited[-1].append(batch.ids)
             yield batch
 
@@ -121,6 +122,47 @@ def test_two_variants_meet_the_same_data_in_the_same_order(monkeypatch):
         fit(network(core=core), samples(), 3, **SETTINGS)
     assert visited[0] == visited[1]
     assert [len(ids) for ids in visited[0]] == [6, 6, 6, 5] * 2
+
+
+def test_mixing_gives_a_share_of_each_sample_to_the_one_after_it():
+    train = samples()._replace(labels=torch.arange(23))
+    classes = torch.eye(23)
+    for count in (1, 4):
+        for pixels, targets, ids in batches(train, 3, 0, count=count, classes=23, mixup=0.5):
+            rows = [int(sample.removeprefix("probe-")) for sample in ids]
+            own = targets[range(len(rows)), rows]
+            other = targets[range(len(rows)), rows[-1:] + rows[:-1]]
+            assert torch.allclose(own + other, torch.ones(len(rows)))
+            assert own.min() >= 0.5
+            for row, before, kept, mixture, target in zip(
+                rows, rows[-1:] + rows[:-1], own, pixels, targets, strict=True
+            ):
+                assert torch.allclose(mixture, kept * train.pixels[row] + (1 - kept) * train.pixels[before])
+                assert torch.allclose(target, kept * classes[row] + (1 - kept) * classes[before])
+
+
+def test_shares_belong_to_the_sample_the_epoch_and_the_seed_and_not_to_the_batch():
+    train = samples()._replace(labels=torch.arange(23))
+
+    def shares(seed, epoch, count):
+        found = torch.empty(23)
+        for _, targets, ids in batches(train, seed, epoch, count=count, classes=23, mixup=0.5):
+            rows = [int(sample.removeprefix("probe-")) for sample in ids]
+            found[rows] = targets[range(len(rows)), rows]
+        return found
+
+    assert torch.equal(shares(3, 0, 1), shares(3, 0, 4))
+    assert not torch.equal(shares(3, 0, 1), shares(3, 1, 1))
+    assert not torch.equal(shares(3, 0, 1), shares(4, 0, 1))
+
+
+def test_without_mixing_every_sample_is_itself():
+    train = samples()
+    for pixels, targets, ids in batches(train, 3, 0, count=4, classes=10, mixup=0.0):
+        rows = [int(sample.removeprefix("probe-")) for sample in ids]
+        assert torch.equal(pixels, train.pixels[rows])
+        assert targets.argmax(1).tolist() == train.labels[rows].tolist()
+        assert targets.max(1).values.eq(1).all()
 
 
 def test_noise_belongs_to_the_sample_and_the_epoch_and_is_drawn_for_calibration_too():
