@@ -129,8 +129,8 @@ def softmax_attention(
 class Attention(nn.Module):
     """Multi-head attention around a core: project, attend, project back.
 
-    Shapes: `[batch, token, dim]` in and out. The projections are three separate layers, so that a variant that has fewer
-    or other ones keeps the names and the initial values of the rest.
+    Shapes: `[batch, token, dim]` in and out. The projections are three separate layers, so that a variant that has
+    fewer or other ones keeps the names and the initial values of the rest.
     """
 
     def __init__(self, site: Site, core: nn.Module) -> None:
@@ -144,7 +144,7 @@ class Attention(nn.Module):
         self.core = core
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.site.heads, self.site.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.site.heads, self.site.head_dim).transpose(1, 2)
 
     def project(self, x: Float[Tensor, "batch token dim"]) -> QKV:
         """Return queries, keys and values by head, as the core wants them."""

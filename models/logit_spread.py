@@ -25,7 +25,8 @@ def logit_spread(model: nn.Module, pixels: Tensor) -> Float[Tensor, "layer head"
 
     def record(module: nn.Module, arguments: tuple[Tensor, Tensor, Tensor, Context]) -> None:
         if not isinstance(module, HasLogits):
-            raise TypeError(f"{type(module).__name__} has no logits to match; choose a donor of the form softmax(logits) v")
+            name = type(module).__name__
+            raise TypeError(f"{name} has no logits to match; choose a donor of the form softmax(logits) v")
         rows.append(spread(module.logits(*arguments)))
 
     handles = [m.core.register_forward_pre_hook(record) for m in model.modules() if isinstance(m, Attention)]

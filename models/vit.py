@@ -5,7 +5,7 @@ network nobody reads the patches, and their collapse would mean nothing (decisio
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +17,6 @@ from .attention import QKV, Attention, Calibrates, DrawsNoise
 from .initial_value import Generators, draw_initial_values
 from .noise import Noise
 from .site import Site
-
-VERSION = 1
-"""Raised whenever a change to the backbone, the host or the initial values moves a number."""
 
 Tap = Callable[[str, int, Tensor], None]
 """Called with a hook point, a layer and a `[batch, token, dim]` tensor while the network runs."""
@@ -143,21 +140,25 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(shape.dim)
         self.head = nn.Linear(shape.dim, shape.classes)
 
+    def _layers(self) -> list[Block]:
+        return [cast(Block, block) for block in self.blocks]
+
     def noise(self) -> tuple[Noise, ...]:
         """Return all noise that a pass needs, each name led by its block's index (`2.metric`)."""
-        return tuple(n._replace(name=f"{i}.{n.name}") for i, b in enumerate(self.blocks) for n in b.noise())
+        return tuple(n._replace(name=f"{i}.{n.name}") for i, b in enumerate(self._layers()) for n in b.noise())
 
     @property
     def calibrates(self) -> bool:
         """Whether any core has frozen quantities that are measured on training samples."""
-        return any(isinstance(block.attention.core, Calibrates) for block in self.blocks)
+        return any(isinstance(block.attention.core, Calibrates) for block in self._layers())
 
     def tokens(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token dim"]:
         """Cut the normalised image into patches and embed them."""
         p = self.shape.patch
         x = (pixels - self.shape.mean) / self.shape.std
         x = x.unfold(2, p, p).unfold(3, p, p).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
-        return self.position(self.embed(x))
+        embedded: Tensor = self.position(self.embed(x))
+        return embedded
 
     def forward(
         self,
@@ -168,25 +169,27 @@ class VisionTransformer(nn.Module):
     ) -> Float[Tensor, "batch class"]:
         """Return the logits of a batch.
 
-        `noise` holds what `self.noise()` asks for; a missing tensor raises a KeyError that names it. With `calibrating`,
-        the batch is the calibration sample and every core sets its frozen quantities layer by layer on the way.
+        `noise` holds what `self.noise()` asks for; a missing tensor raises a KeyError that names it. With
+        `calibrating`, the batch is the calibration sample and every core sets its frozen quantities layer by layer on
+        the way.
         """
         given = {} if noise is None else noise
         x = self.tokens(pixels)
         first: QKV | None = None
         previous: QKV | None = None
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self._layers()):
             own = {n.name: given[f"{layer}.{n.name}"] for n in block.noise() if self.training or n.when == "always"}
             if tap is not None:
                 self._show(tap, layer, x)
-            if self.checkpointing and self.training:
+            if self.checkpointing and self.training and not calibrating:
                 x, previous = checkpoint(block, x, first, previous, own, use_reentrant=False)
             else:
                 x, previous = block(x, first, previous, own, calibrating)
             first = previous if first is None else first
         if tap is not None:
             self._show(tap, len(self.blocks), x)
-        return self.head(self.norm(x).mean(1))
+        logits: Tensor = self.head(self.norm(x).mean(1))
+        return logits
 
     def _show(self, tap: Tap, layer: int, x: Tensor) -> None:
         tap("stream", layer, x)

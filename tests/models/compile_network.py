@@ -1,0 +1,42 @@
+"""python compile_network.py '[["elliptical", {"scaling": "mean"}], ...]'
+
+Compiles one network that has a layer of each kind, and prints how far its logits are from those of its eager self.
+
+It is its own process because the type checks that the tests switch on cannot be compiled, and one network because
+most of the time of a compilation does not depend on its size.
+"""
+
+import importlib
+import json
+import sys
+
+import torch
+from attnbench.attacks.draw import Draw
+from attnbench.bench.noise import drawn
+from attnbench.models.initial_value import draw_initial_values
+from attnbench.models.site import Site
+from attnbench.models.variant import Variant
+from attnbench.models.vit import VisionTransformer, VisionTransformerShape
+from torch import nn
+
+BATCH = 11
+torch.set_num_threads(1)
+layers = json.loads(sys.argv[1])
+
+
+def core(site: Site) -> nn.Module:
+    name, settings = layers[site.layer]
+    module = importlib.import_module(f"attnbench.models.variants.{name}")
+    variant = next(v for v in vars(module).values() if isinstance(v, Variant))
+    measured = {quantity: torch.full((site.heads,), 0.8) for quantity in variant.measured}
+    built: nn.Module = variant.core(site, **{**variant.settings, **settings}, **measured)
+    return built
+
+
+shape = VisionTransformerShape(image=6, channels=2, patch=2, dim=15, depth=len(layers), heads=5, classes=7)
+model = VisionTransformer(shape, core)
+draw_initial_values(model, 0)
+pixels = torch.rand(BATCH, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+noise = drawn(model.noise(), [str(i) for i in range(BATCH)], Draw(0, "", "test"))
+compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+sys.stdout.write(str((compiled(pixels, noise) - model(pixels, noise)).abs().max().item()))
