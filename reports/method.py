@@ -1,0 +1,74 @@
+"""How a run was measured: its settings, what its names mean, and what its intervals say."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .board import Board
+from .run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What one name means."""
+
+    name: str
+    """The name."""
+    summary: str
+    """What it is."""
+    facts: tuple[tuple[str, str], ...]
+    """Further facts, name by name."""
+    warning: str = ""
+    """A known defect."""
+
+
+def _text(value: Any) -> str:
+    """Return a setting as text: words as they are, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def settings(run: Run) -> list[tuple[str, str]]:
+    """Return the resolved protocol, name by name."""
+    hidden = {"name", "version", "draft", "question"}
+    return [(k.replace("_", " "), _text(v)) for k, v in run.protocol.items() if k not in hidden and v not in (None, "")]
+
+
+def _facts(declared: dict[str, Any], names: str) -> tuple[tuple[str, str], ...]:
+    found = [(name, declared.get(name)) for name in names.split()]
+    return tuple((name.replace("_", " "), _text(x)) for name, x in found if x not in (None, "", [], {}, 0, False))
+
+
+def definitions(run: Run) -> dict[str, list[Definition]]:
+    """Return what the run's names mean, kind by kind, from the declarations it used."""
+    found: dict[str, list[Definition]] = {}
+    kinds = (
+        ("task", "Task", "summary", "correct source digest version"),
+        ("recipe", "Recipe", "summary", "settings source version"),
+    )
+    for kind, title, main, facts in kinds:
+        if declared := run.declarations(kind):
+            name = str(declared.get("name") or kind)
+            found[title] = [Definition(name, _text(declared.get(main) or ""), _facts(declared, facts))]
+    lists = (
+        ("variants", "Rows", "summary", "formula attention_map extra_parameters detaches settings source version"),
+        ("shifts", "Shifts", "summary", "unit norm settings source version"),
+        ("metrics", "Metrics", "definition", "unit better hook_point subsample null source version"),
+    )
+    for kind, title, main, facts in lists:
+        found[title] = [
+            Definition(
+                name, _text(declared.get(main) or ""), _facts(declared, facts), str(declared.get("warning") or "")
+            )
+            for name, declared in run.declarations(kind).items()
+            if isinstance(declared, dict)
+        ]
+    return {title: entries for title, entries in found.items() if entries}
+
+
+def intervals(board: Board) -> list[str]:
+    """Return the methods that made this report's intervals, each once."""
+    measures = [m for m in (board.criterion, *board.candidates, board.collapse, *board.costs) if m is not None]
+    for sweep in board.sweeps:
+        measures += [board.at(sweep, severity) for severity in sweep.severities]
+    found = [board.estimate(label, measure).method for measure in measures for label in board.labels]
+    return [method for method in dict.fromkeys(found) if method]

@@ -1,0 +1,158 @@
+"""One page that opens from the disk: everything inside it, nothing fetched."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup
+
+from . import failure, sheet
+from .board import Board
+from .environment import differing, environments
+from .figure import Figure
+from .method import definitions, intervals, settings
+from .ranking import differences, ranking
+from .table import Table, letter
+from .verdict import Verdict, verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of a report."""
+
+    ranking: Table
+    """The board."""
+    differences: Table
+    """Every row minus the baseline."""
+    attacks: Table
+    """Accuracy by attack and severity."""
+    corruptions: Table
+    """Accuracy by corruption and level."""
+    contaminations: Table
+    """Accuracy by contamination and rate."""
+    collapse: Table
+    """Metrics of hidden states by layer."""
+    costs: Table
+    """What each row costs."""
+    missing: Table
+    """Cells without a result."""
+    attempts: Table
+    """Attempts that failed."""
+    doubts: Table
+    """Numbers that are null or invalid."""
+
+    def all(self) -> list[Table]:
+        """Return them in the order of the page."""
+        return [getattr(self, name) for name in self.__slots__]
+
+
+def tables(board: Board) -> Tables:
+    """Return the tables of a run."""
+    return Tables(
+        ranking(board),
+        differences(board),
+        sheet.attacks(board),
+        sheet.corruptions(board),
+        sheet.contaminations(board),
+        sheet.collapse(board),
+        sheet.costs(board),
+        failure.missing(board.run),
+        failure.attempts(board.run),
+        failure.doubts(board),
+    )
+
+
+OPENING = (("verdict", "Verdict"), ("noise", "Noise floor"), ("ranking", "Ranking"))
+CLOSING = (("failures", "Failed cells"), ("method", "Method"), ("provenance", "Provenance"))
+
+
+class Chapter(NamedTuple):
+    """One part of the evidence."""
+
+    anchor: str
+    """Where links lead."""
+    title: str
+    """Its heading."""
+    short: str
+    """Its name in the table of contents."""
+    figures: tuple[str, ...]
+    """Its figures, by name."""
+    tables: tuple[Table, ...]
+    """Its tables."""
+
+
+def chapters(found: Tables, figures: dict[str, Figure]) -> list[Chapter]:
+    """Return the parts of the evidence that a run can fill."""
+    every = (
+        Chapter("attacks", "Accuracy under attack", "Attacks", ("attack",), (found.attacks,)),
+        Chapter("corruptions", "Corruptions", "Corruptions", ("corruption", "severity"), (found.corruptions,)),
+        Chapter("contaminations", "Contamination", "Contamination", ("contamination",), (found.contaminations,)),
+        Chapter("collapse", "Collapse by layer", "Collapse", ("collapse",), (found.collapse,)),
+        Chapter("link", "Robustness against collapse", "Link", ("link",), ()),
+        Chapter("costs", "Costs", "Costs", ("cost",), (found.costs,)),
+    )
+    return [c for c in every if any(name in figures for name in c.figures) or any(t.rows for t in c.tables)]
+
+
+def inline(figure: Figure) -> Markup:
+    """Return a figure's drawing for a page that holds several: no prolog, its own ids, its words for those who listen.
+
+    The drawing was made by matplotlib, which escapes the names in it.
+    """
+    svg = figure.svg[figure.svg.index("<svg") :]
+    for pattern in (r'(\bid=")', r'(href="#)', r"(url\(#)"):
+        svg = re.sub(pattern, rf"\g<1>{figure.name}-", svg)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
+    )
+    label = Markup.escape(figure.alt)
+    # A point of the drawing is as large in every figure, so that letters are.
+    points = re.search(r'viewBox="0 0 ([0-9.]+)', svg)
+    width = f' style="max-width:{1.45 * float(points[1]):.0f}px"' if points else ""
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}"{width}', 1))
+
+
+def _percent(table: Table, column: int, number: float) -> str:
+    low, high = table.range(column)
+    return f"{100 * (number - low) / (high - low):.1f}" if high > low else "50.0"
+
+
+def page(board: Board, found: Tables, figures: dict[str, Figure]) -> str:
+    """Return the page as HTML; every name in it is escaped."""
+    here = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(here),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    evidence = chapters(found, figures)
+    known = environments(board.run)
+    protocol = board.run.protocol
+    said: Verdict = verdict(board)
+    words: dict[str, Any] = {
+        "title": f"{protocol.get('name') or 'unnamed'}-{protocol.get('version', 0)}",
+        "draft": bool(protocol.get("draft", True)),
+        "question": protocol.get("question") or "",
+        "complete": failure.summary(board.run),
+        "done": board.run.planned and len(board.run.cells) == len(board.run.planned),
+        "verdict": said,
+        "tables": found,
+        "figures": figures,
+        "inline": inline,
+        "percent": _percent,
+        "style": Markup((here / "page.css").read_text(encoding="utf-8")),
+        "settings": settings(board.run),
+        "intervals": intervals(board),
+        "definitions": definitions(board.run),
+        "environments": known,
+        "differing": differing(known),
+        "evidence": evidence,
+        "sections": [*OPENING, *((anchor, short) for anchor, _, short, _, _ in evidence), *CLOSING],
+        "letter": letter,
+    }
+    return environment.get_template("page.html.j2").render(words) + "\n"

@@ -1,0 +1,117 @@
+"""Everything that the files of one run say, read once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ..results.store import Store, StoreError
+
+Document = dict[str, Any]
+
+
+class Model(NamedTuple):
+    """One trained network."""
+
+    label: str
+    """Its row of the board."""
+    fold: int
+    """Its fold of the task."""
+    seed: int
+    """Its training seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was planned and what came of it."""
+
+    store: Store
+    """Where the files lie."""
+    plan: Document
+    """Contents of `run.json`."""
+    cells: Mapping[str, Document]
+    """The planned cells that are done, by key."""
+    damaged: Mapping[str, str]
+    """Why planned cells that are there could not be read, by key."""
+    attempts: Mapping[str, list[Document]]
+    """Attempts that failed, by key of the cell, the training or the calibration."""
+    strangers: int
+    """Cells in the folder that the plan does not ask for."""
+
+    @property
+    def protocol(self) -> Document:
+        """The resolved protocol."""
+        return self.plan.get("protocol") or {}
+
+    @property
+    def rows(self) -> list[Document]:
+        """Rows of the board, in the plan's order."""
+        return self.plan.get("rows") or []
+
+    @property
+    def planned(self) -> list[Document]:
+        """Planned cells, in the plan's order."""
+        return self.plan.get("cells") or []
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of every interval."""
+        return float((self.protocol.get("statistics") or {}).get("confidence") or 0.95)
+
+    def declarations(self, kind: str) -> Document:
+        """Return the declarations of a kind, by name."""
+        return (self.plan.get("declarations") or {}).get(kind) or {}
+
+    def declared(self, kind: str, name: str) -> Document:
+        """Return one declaration, empty where there is none; settings in the name do not count."""
+        declarations = self.declarations(kind)
+        return declarations.get(name) or declarations.get(name.partition("(")[0]) or {}
+
+    def models(self, label: str) -> list[Model]:
+        """Return the planned networks of a row, by fold and seed."""
+        named = [*(self.plan.get("models") or []), *self.planned]
+        found = {Model(label, int(m["fold"]), int(m["training_seed"])) for m in named if m["label"] == label}
+        return sorted(found)
+
+    def why_missing(self, cell: Document) -> str:
+        """Return why a planned cell has no result."""
+        key = cell["key"]
+        if key in self.damaged:
+            return self.damaged[key]
+        if self.attempts.get(key):
+            return f"failed: {self.attempts[key][-1].get('reason') or 'no reason given'}"
+        if self.attempts.get(cell.get("model", "")):
+            return (
+                f"blocked: its network has none ({self.attempts[cell['model']][-1].get('reason') or 'no reason given'})"
+            )
+        return "not run yet"
+
+    def outcomes(self, key: str) -> pa.Table | None:
+        """Read a cell's outcomes by sample; None where it has none or they are not what the cell recorded."""
+        if not self.cells[key].get("outcomes"):
+            return None
+        try:
+            return self.store.outcomes(key)
+        except StoreError:
+            return None
+
+
+def load(folder: Path) -> Run:
+    """Read a run, or raise StoreError where there is none."""
+    store = Store(folder)
+    plan = store.run()
+    wanted = {cell["key"] for cell in plan.get("cells") or []}
+    present = store.keys()
+    cells: dict[str, Document] = {}
+    damaged: dict[str, str] = {}
+    for key in present:
+        if key in wanted:
+            try:
+                cells[key] = store.cell(key)
+            except StoreError:
+                damaged[key] = "its file is damaged; delete it and run the same command again"
+    tried = sorted(path.name for path in (folder / "attempts").glob("*") if path.is_dir())
+    attempts = {key: store.attempts(key) for key in tried}
+    return Run(store, plan, cells, damaged, attempts, len(set(present) - wanted))
