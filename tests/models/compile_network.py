@@ -11,13 +11,14 @@ import json
 import sys
 
 import torch
+from torch import nn
+
 from attnbench.attacks.draw import Draw
 from attnbench.bench.noise import drawn
 from attnbench.models.initial_value import draw_initial_values
 from attnbench.models.site import Site
 from attnbench.models.variant import Variant
 from attnbench.models.vit import VisionTransformer, VisionTransformerShape
-from torch import nn
 
 BATCH = 11
 torch.set_num_threads(1)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from attnbench.models.attention import QKV, Attention, Context, Weights, softmax_attention
 from attnbench.models.initial_value import draw_initial_values
 from attnbench.models.site import Site
-from torch import Tensor, nn
 
 BATCH, HEADS, TOKENS, HEAD_DIM, DIM = 2, 3, 7, 5, 11
 SITE = Site(1, 3, DIM, HEADS, HEAD_DIM, TOKENS, 0, None, False, HEAD_DIM**-0.5)

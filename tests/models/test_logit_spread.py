@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from attnbench.models.logit_spread import logit_spread, spread
 from attnbench.models.variants.elliptical import EllipticalAttention
 from attnbench.models.variants.softmax import SoftmaxAttention

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
 from attnbench.models import variants
 from attnbench.models.attention import QKV, Attention, Calibrates, Context, DrawsNoise, HasLogits
 from attnbench.models.initial_value import DrawsInitialValues, Generators, generator_for
 from attnbench.models.site import Site
 from attnbench.models.variant import Setting, Variant
-from torch import Tensor, nn
 
 BATCH, HEADS, TOKENS, HEAD_DIM, DIM = 2, 3, 7, 5, 11
 SCALE = HEAD_DIM**-0.5
@@ -321,6 +323,14 @@ def test_permuting_the_tokens_permutes_the_outputs(case: Case) -> None:
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
     core, given = case.ready(), inputs()
     close(run(core, given.changed(lambda t: t[:, :, order])), run(core, given)[:, :, order])
+
+
+@every_site
+@pytest.mark.parametrize("mask", [False, True], ids=["", "mask"])
+def test_a_core_never_leaves_the_fused_kernel(case: Case, causal: bool, mask: bool) -> None:
+    core, given = case.ready(causal), inputs(mask=mask).leaves()
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        gradients(run(core, given), given)
 
 
 @every_case

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from attnbench.attacks.draw import Draw
 from attnbench.bench.noise import drawn
 from attnbench.models.attention import QKV, Context
@@ -28,7 +30,6 @@ from attnbench.models.variants.softmax_matched import SOFTMAX_MATCHED
 from attnbench.models.variants.static_metric import STATIC_METRIC
 from attnbench.models.variants.twicing import TWICING
 from attnbench.models.vit import Block, VisionTransformer, VisionTransformerShape, build
-from torch import Tensor, nn
 
 SHAPE = VisionTransformerShape(image=6, channels=2, patch=2, dim=15, depth=3, heads=5, classes=7)
 BATCH = 11
