@@ -1,6 +1,6 @@
-"""Noise that belongs to a sample: a function of the protocol's noise seed, the shift, the purpose, the pass and the sample.
+"""Noise that belongs to a sample: a function of the noise seed, the shift, the purpose, the pass and the sample id.
 
-It never depends on the variant, the training seed, the severity, the batch or the order, so every variant meets the same
+It never depends on the variant, the training seed, the severity, the batch or the order, so all variants meet the same
 noise and no number changes with batch size, sharding or resume. The streams of attacker and judge never meet, because
 they draw for different purposes.
 """
@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-
 
 Distribution = Literal["uniform", "normal"]
 

@@ -1,7 +1,7 @@
 """What a shift acts on: labelled inputs with an identity each, and a model as an attack sees it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +26,7 @@ class Samples(NamedTuple):
         return Samples(self.pixels[index], self.labels[index], tuple(self.ids[i] for i in index.tolist()))
 
 
+@runtime_checkable
 class Target(Protocol):
     """A model as an attack sees it: pixels in, logits out, differentiable in the pixels, its parameters frozen."""
 

@@ -1,15 +1,10 @@
 """One way in which inputs change: what it is called, how hard it can hit, and the function that applies it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Literal
-
-from torch import Tensor
-
-from .draw import Draw
-from .samples import Samples, Target
 
 Setting = str | int | float | bool
 
@@ -20,8 +15,8 @@ class Shift:
 
     name: str
     """Lower snake case, equal to the file's name for built-in shifts."""
-    apply: Callable[..., tuple[Tensor, ...]]
-    """Called as `apply(samples, severities, draw, target, **settings)`; returns one batch of pixels for each severity."""
+    apply: Callable[..., Any]
+    """Called as `apply(samples, severities, draw, target, **settings)`; returns a tuple of pixels, one a severity."""
     family: Literal["clean", "adversarial", "corruption", "contamination", "natural"]
     """Which kind of change it is."""
     source: str
@@ -49,7 +44,7 @@ class Shift:
     choices: Mapping[str, tuple[Setting, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Allowed values of the settings that have a closed list."""
     chunk_coupled: bool = False
-    """Whether samples of one call influence each other's randomness (foreign code); the runner then fixes the chunks."""
+    """Whether samples of one call share their randomness (foreign code); the runner then passes all in one call."""
     warning: str = ""
     """A known defect, shown beside every number it produced."""
 
@@ -61,22 +56,3 @@ def severity_value(text: str) -> float:
     True
     """
     return float(Fraction(text))
-
-
-def unchanged(
-    samples: Samples, severities: Sequence[str], draw: Draw, target: Target | None, **settings: Any
-) -> tuple[Tensor, ...]:
-    """Return the pixels as they are, once for each severity."""
-    return tuple(samples.pixels for _ in severities)
-
-
-CLEAN = Shift(
-    name="clean",
-    apply=unchanged,
-    family="clean",
-    source="none needed",
-    version=1,
-    summary="The input as it is: what every shift is compared with.",
-    severities=("0",),
-    unit="none",
-)

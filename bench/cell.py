@@ -60,6 +60,7 @@ class _Rung:
 
     def __init__(self) -> None:
         self.perturbations: list[Perturbation] = []
+        self.pixels = hashlib.sha256()
         self.predictions: list[Tensor] = []
         self.margins: list[Tensor] = []
         self.correct: list[Tensor] = []
@@ -147,6 +148,7 @@ def fill(
         changed = declared.apply(part, tuple(severities), draw, target, **shift.settings)
         for rung, pixels in zip(rungs, changed, strict=True):
             rung.perturbations.append(perturbation(part.pixels, pixels, norm))
+            rung.pixels.update(pixels.detach().contiguous().cpu().numpy().tobytes())
             if rung.perturbations[-1].finite:
                 _gather(rung, _judged(target, part, pixels, judge, points), metrics, rows)
     return _summary(rungs, samples, severities, metrics, chosen, norm, target)
@@ -183,6 +185,7 @@ def _summary(
                 "highest_pixel": found.highest,
                 "valid": not invalid,
                 "reason": invalid,
+                "pixels_sha256": rung.pixels.hexdigest(),
             }
         )
         columns: dict[str, Any] = {

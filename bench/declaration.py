@@ -6,11 +6,13 @@ used. A name of the same file (a core, a function) becomes a `Deferred`, which i
 
 import ast
 import contextlib
+import difflib
 import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,14 +24,14 @@ from .error import BadDeclaration
 from .recipe import Recipe
 from .task import Task
 
-KINDS: dict[str, Callable[..., Any]] = {
+KINDS: dict[str, type[Any]] = {
     "Variant": Variant,
     "Shift": Shift,
     "Metric": Metric,
     "Task": Task,
     "Recipe": Recipe,
 }
-NESTED: dict[str, Callable[..., Any]] = {"Reported": Reported}
+NESTED: dict[str, type[Any]] = {"Reported": Reported}
 Value = Variant | Shift | Metric | Task | Recipe
 
 
@@ -122,7 +124,7 @@ class _Reader:
             return {self.value(k): self.value(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
         return ast.literal_eval(node)
 
-    def call(self, node: ast.Call, kinds: dict[str, Callable[..., Any]]) -> Any:
+    def call(self, node: ast.Call, kinds: dict[str, type[Any]]) -> Any:
         kind = node.func.id if isinstance(node.func, ast.Name) else ""
         where = f"{self.origin.path}, line {node.lineno}"
         if kind not in kinds:
@@ -140,11 +142,17 @@ class _Reader:
                     f"{where}: the field `{keyword.arg}` of {kind} must be written in literals, "
                     f"not as `{ast.unparse(keyword.value)}`"
                 ) from None
-        try:
-            return kinds[kind](**fields)
-        except TypeError as error:
-            message = str(error).removeprefix(f"{kind}.__init__() ")
-            raise BadDeclaration(f"{where}: {kind} {message}; its fields stand in the class of that name") from None
+        known = {f.name: f for f in dataclass_fields(kinds[kind])}
+        for name in fields:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean `{close[0]}`?" if close else f"its fields are {', '.join(known)}"
+                raise BadDeclaration(f"{where}: {kind} has no field `{name}`; {hint}")
+        needed = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+        lacking = [name for name in needed if name not in fields]
+        if lacking:
+            raise BadDeclaration(f"{where}: {kind} lacks {', '.join(lacking)}; add what is missing")
+        return kinds[kind](**fields)
 
 
 def read_declarations(origin: Origin) -> list[Declared]:

@@ -10,7 +10,12 @@ from ..models.noise import Noise
 
 
 def drawn(
-    noises: Iterable[Noise], ids: Sequence[str], draw: Draw, device: torch.device | str = "cpu", *, training: bool = False
+    noises: Iterable[Noise],
+    ids: Sequence[str],
+    draw: Draw,
+    device: torch.device | str = "cpu",
+    *,
+    training: bool = False,
 ) -> dict[str, Tensor]:
     """Return each declared tensor, one leading axis of samples; `train` noise only while training."""
     return {

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-
-from .split import Split as Split
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +12,8 @@ class Task:
 
     name: str
     """Lower snake case, equal to the file's name for built-in tasks."""
-    load: Callable[..., Split]
-    """Called as `load(fold, folder)`; reads one fold and checks its digest."""
+    load: Callable[..., Any]
+    """Called as `load(fold, folder)`; reads one fold as a `Split` and checks its digest."""
     version: int
     """Raised whenever a change moves a number."""
     digest: str

@@ -3,7 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from .metric import Metric, Observation
+from .metric import Metric
+from .observation import Observation
 
 
 def accuracy(observation: Observation) -> Float[Tensor, " batch"]:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .observation import Observation as Observation
-
 
 @dataclass(frozen=True, slots=True)
 class Metric:

@@ -15,8 +15,8 @@ strict: a number that does not exist is null with a reason.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,14 @@ def strict_json(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Give a temporary path; flush what was written there and rename it to `path`, or remove it on any error."""
+def publish(path: Path, data: bytes) -> None:
+    """Write a whole file or none: under another name, flushed to the disk, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
@@ -64,12 +64,6 @@ def replaced(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def publish(path: Path, data: bytes) -> None:
-    """Write a whole file or none."""
-    with replaced(path) as temporary:
-        temporary.write_bytes(data)
 
 
 class Store:

@@ -85,3 +85,7 @@ def main() -> None:
         print(f"attnbench: {error.strerror}{where}; mend it and run the same command again", file=sys.stderr)
         code = 3
     sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """`attnbench plan`, `run` and `status`: what there is to do, doing it, and how far it is."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,11 @@ def asked_for(
 
     variants = [part for text in variant or () for part in split(text)]
     return api.Asked(protocol, tuple(variants), tuple(only or ()), limit, out)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _rows(plan: Plan, known: Mapping[str, State]) -> list[dict[str, Any]]:
@@ -114,7 +120,9 @@ def run(
     only: Only = None,
     limit: Limit = None,
     out: Out = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Worker processes.", envvar="ATTNBENCH_JOBS")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes [one a core].", envvar="ATTNBENCH_JOBS")
+    ] = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Samples a pass; changes no number.", envvar="ATTNBENCH_BATCH")
     ] = 500,
@@ -127,8 +135,9 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed for good.")] = False,
 ) -> None:
     """Do everything that a protocol asks for and that is not there yet. The same command resumes."""
-    console = Console(stderr=False)
-    display = Display(console, jobs)
+    console = Console()
+    processes = jobs or available_cores()
+    display = Display(console, processes)
 
     def begin(planned: api.Planned, known: Mapping[str, State]) -> None:
         made, store = planned
@@ -142,7 +151,7 @@ def run(
     try:
         ran = api.run(
             asked_for(protocol, variant, only, limit, out),
-            limits=Limits(jobs, timeout, None if max_hours is None else max_hours * 3600),
+            limits=Limits(processes, timeout, None if max_hours is None else max_hours * 3600),
             retry_failed=retry_failed,
             batch=batch,
             device=device,

@@ -2,9 +2,10 @@ import hashlib
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
+
 from attnbench.bench.tasks import digits
 from attnbench.bench.tasks.digits import DIGITS, load
-from sklearn.datasets import load_digits
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,169 @@
+"""The graph of a protocol: what depends on what, and what its keys depend on."""
+
+from pathlib import Path
+
+import pytest
+import rfc8785
+
+from attnbench.bench.catalog import open_catalog
+from attnbench.bench.error import BadProtocol, UnknownName
+from attnbench.bench.key import key_of
+from attnbench.bench.plan import make_plan
+from attnbench.bench.protocol import Protocol, ShiftLine, find_protocol
+from attnbench.bench.state import states
+from attnbench.results.store import Store
+
+BASE = Protocol(
+    name="mine",
+    version=1,
+    question="?",
+    task="digits",
+    recipe="smoke",
+    variants=("softmax", "elliptical", "softmax_matched"),
+    shifts=(
+        ShiftLine(shift="pgd", severities=("0.1", "0.2")),
+        ShiftLine(shift="contrast", severities=("1", "2", "3")),
+    ),
+    costs=("parameters",),
+)
+
+
+def planned(protocol: Protocol = BASE, **kwargs: object):  # type: ignore[no-untyped-def]
+    return make_plan(protocol, open_catalog(), **kwargs)  # type: ignore[arg-type]
+
+
+def test_a_ladder_is_one_cell_and_levels_are_one_each() -> None:
+    cells = [node for node in planned().nodes if node.kind == "cell" and node.label == "softmax"]
+    assert [(c.shift, c.severities) for c in cells] == [
+        ("clean", ("0",)),
+        ("pgd", ("0.1", "0.2")),
+        ("contrast", ("1",)),
+        ("contrast", ("2",)),
+        ("contrast", ("3",)),
+        ("cost", ()),
+    ]
+
+
+def test_a_matched_network_waits_for_its_donor() -> None:
+    nodes = planned().nodes
+    by_key = {node.key: node for node in nodes}
+    matched = next(n for n in nodes if n.kind == "train" and n.label == "softmax_matched")
+    (calibration,) = (by_key[key] for key in matched.needs)
+    assert calibration.kind == "calibrate"
+    (donor,) = (by_key[key] for key in calibration.needs)
+    assert (donor.kind, donor.label) == ("train", "elliptical")
+    order = [node.key for node in nodes]
+    assert all(order.index(need) < order.index(node.key) for node in nodes for need in node.needs)
+
+
+def test_a_donor_that_is_no_row_is_trained_all_the_same() -> None:
+    nodes = planned(BASE.model_copy(update={"variants": ("softmax_matched",)})).nodes
+    assert [n.label for n in nodes if n.kind == "train"] == ["elliptical", "softmax_matched"]
+    assert {n.label for n in nodes if n.kind == "cell"} == {"softmax_matched"}
+
+
+def test_the_aa_row_is_the_same_variant_from_other_seeds() -> None:
+    plan = planned(BASE.model_copy(update={"aa_row": "softmax"}))
+    seeds = {n.label: n.training_seed for n in plan.nodes if n.kind == "train"}
+    assert seeds["softmax"] != seeds["softmax (A/A)"]
+    assert [row.role for row in plan.rows] == ["variant", "variant", "control", "a/a"]
+
+
+def test_keys_change_with_everything_that_moves_a_number_and_with_nothing_else() -> None:
+    def key(**changes: object) -> str:
+        plan = planned(BASE.model_copy(update=changes))
+        return next(n.key for n in plan.nodes if n.kind == "cell" and n.label == "softmax" and n.shift == "pgd")
+
+    same = key()
+    other = (ShiftLine(shift="pgd(steps=7)", severities=("0.1", "0.2")),)
+    for change in (
+        {"noise_seed": 1},
+        {"training_seeds": (1,)},
+        {"folds": (1,)},
+        {"recipe": "standard"},
+        {"limit": 9},
+        {"metrics": ("accuracy", "token_cosine")},
+        {"shifts": (ShiftLine(shift="pgd", severities=("0.1", "0.3")),)},
+        {"shifts": other},
+        {"backbone": BASE.backbone.model_copy(update={"depth": 2})},
+    ):
+        if "shifts" in change and change["shifts"] == other:
+            plan = planned(BASE.model_copy(update=change))
+            assert next(n.key for n in plan.nodes if n.shift == "pgd(steps=7)") != same
+        else:
+            assert key(**change) != same, change
+    for change in (
+        {"question": "what?"},
+        {"name": "yours"},
+        {"version": 2},
+        {"variants": ("softmax",)},
+        {"shifts": BASE.shifts[:1]},
+        {"statistics": BASE.statistics.model_copy(update={"confidence": 0.9})},
+    ):
+        assert key(**change) == same, change
+
+
+def test_keys_are_the_digest_of_canonical_json() -> None:
+    import hashlib
+
+    node = planned().nodes[0]
+    assert node.key == hashlib.sha256(rfc8785.dumps(node.specification)).hexdigest()  # type: ignore[arg-type]
+    assert key_of({"a": 1.0, "b": (1, 2)}) == key_of({"b": [1, 2], "a": 1})
+
+
+def test_only_limits_the_work_and_not_the_board() -> None:
+    plan = planned(only=["softmax"])
+    assert {n.label for n in plan.nodes} == {"softmax"}
+    assert {cell["label"] for cell in plan.document["cells"]} == {"softmax", "elliptical", "softmax_matched"}
+    with pytest.raises(UnknownName, match="the rows of this protocol"):
+        planned(only=["softmx"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"folds": (5,)}, "fold 5 does not exist: task 'digits' has folds 0 to 4"),
+        ({"shifts": (ShiftLine(shift="pgd", severities=("0.2", "0.1")),)}, "severities must be numbers that rise"),
+        ({"shifts": (ShiftLine(shift="pgd", severities=("much",)),)}, "severities must be numbers that rise"),
+        ({"variants": ("softmax_matched(donor=softmax_matched)",)}, "needs a donor itself"),
+    ],
+)
+def test_what_cannot_be_planned(change: dict[str, object], message: str) -> None:
+    with pytest.raises(BadProtocol) as error:
+        planned(BASE.model_copy(update=change))
+    assert message in str(error.value)
+
+
+def test_states(tmp_path: Path) -> None:
+    plan, store = planned(), Store(tmp_path)
+    assert set(states(plan, store).values()) == {"missing"}
+    donor = next(n for n in plan.nodes if n.kind == "train" and n.label == "elliptical")
+    store.publish_attempt(donor.key, {"transient": False, "reason": "NaN"})
+    found = states(plan, store)
+    assert found[donor.key] == "failed"
+    assert {found[n.key] for n in plan.nodes if n.label == "softmax_matched"} == {"blocked"}
+    assert {found[n.key] for n in plan.nodes if n.label == "softmax"} == {"missing"}
+    assert states(plan, store, retry_failed=True)[donor.key] == "missing"
+
+
+def test_a_transient_failure_is_retried_three_times(tmp_path: Path) -> None:
+    plan, store = planned(), Store(tmp_path)
+    key = plan.nodes[0].key
+    for state in ("missing", "missing", "failed"):
+        store.publish_attempt(key, {"transient": True, "reason": "memory"})
+        assert states(plan, store)[key] == state
+
+
+def test_a_network_that_nobody_needs_is_not_trained_again(tmp_path: Path) -> None:
+    plan, store = planned(BASE.model_copy(update={"variants": ("softmax",)})), Store(tmp_path)
+    for node in plan.nodes:
+        if node.kind == "cell":
+            store.publish_cell(node.key, {"facts": {}}, None)
+    assert [states(plan, store)[n.key] for n in plan.nodes if n.kind == "train"] == ["known"]
+
+
+def test_the_drafted_board_is_planned() -> None:
+    plan = make_plan(find_protocol("digits"), open_catalog())
+    trained = [n for n in plan.nodes if n.kind == "train"]
+    assert len(trained) == 5 * len(plan.rows)
+    assert {n.fold for n in trained} == {0, 1, 2, 3, 4}

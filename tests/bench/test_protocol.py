@@ -1,0 +1,46 @@
+"""A protocol says what is meant, and a slip in one is told in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from attnbench.bench.error import BadProtocol, UnknownName
+from attnbench.bench.protocol import builtin_protocols, find_protocol, read_protocol
+
+PLAIN = 'name = "mine"\nversion = 1\nquestion = "?"\ntask = "digits"\nrecipe = "smoke"\nvariants = ["softmax"]\n'
+
+
+def test_built_in_protocols_are_read_and_named_after_themselves() -> None:
+    for stem, path in builtin_protocols().items():
+        assert read_protocol(path).title == stem
+    assert find_protocol("smoke").title == "smoke-1"
+    assert find_protocol("digits").draft
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("varaints = ['l2']\n", "unknown key 'varaints'; did you mean 'variants'?"),
+        ("[backbone]\nwidth = 3\n", "unknown key 'backbone.width'; did you mean 'depth'?"),
+        ("[backbone]\ndim = 10\nheads = 4\n", "dim 10 is not a multiple of heads 4"),
+        ("[[shifts]]\nshift = 'pgd'\nseverities = [0.1]\n", "severities are written as text"),
+        ("[[shifts]]\nsevrities = ['1']\n", "the key 'shifts.0.shift' is missing"),
+        ("[statistics]\nconfidence = 95\n", "statistics.confidence"),
+        ("x = = 1\n", "not valid TOML"),
+    ],
+)
+def test_a_slip_is_one_line(tmp_path: Path, change: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(PLAIN + change)
+    with pytest.raises(BadProtocol) as error:
+        read_protocol(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_protocol_that_is_not_there() -> None:
+    with pytest.raises(UnknownName, match=r"unknown protocol 'smok'; did you mean 'smoke'\?"):
+        find_protocol("smok")
+    with pytest.raises(BadProtocol, match="check the path"):
+        find_protocol("nowhere/mine.toml")

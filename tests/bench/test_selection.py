@@ -1,0 +1,86 @@
+"""Names, settings, lists."""
+
+from pathlib import Path
+
+import pytest
+
+from attnbench.bench.error import BadInput, UnknownName
+from attnbench.bench.selection import expanded, label, parsed, resolved, split
+
+KNOWN = ["elliptical", "l2", "softmax", "softmax_matched"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("softmax", ["softmax"]),
+        ("softmax,l2", ["softmax", "l2"]),
+        ("soft*", ["softmax", "softmax_matched"]),
+        ("all", KNOWN),
+        ("l2,all", ["l2", "elliptical", "softmax", "softmax_matched"]),
+        ("elliptical(scaling=mean,gradient=open),l2", ["elliptical(scaling=mean,gradient=open)", "l2"]),
+        (
+            'torchattacks:PGD(arguments="steps=20,decay=1.0"),l2',
+            ['torchattacks:PGD(arguments="steps=20,decay=1.0")', "l2"],
+        ),
+    ],
+)
+def test_lists(text: str, expected: list[str]) -> None:
+    assert expanded("variant", [text], KNOWN) == expected
+
+
+def test_a_list_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text("softmax  # the reference\n\nl2\n")
+    assert expanded("variant", [f"@{tmp_path / 'rows'}", "l2"], KNOWN) == ["softmax", "l2"]
+    with pytest.raises(BadInput, match="cannot read the list"):
+        expanded("variant", ["@nowhere"], KNOWN)
+
+
+def test_a_glob_that_matches_nothing_is_an_error() -> None:
+    with pytest.raises(UnknownName, match="attnbench ls variants"):
+        expanded("variant", ["x*"], KNOWN)
+
+
+def test_settings_take_the_type_of_their_default() -> None:
+    defaults = {"strength": 0.6, "steps": 20, "open": False, "scaling": "max"}
+    given = parsed("neutreno(strength=1,steps=7,open=true,scaling=mean)").given
+    assert resolved("variant", "neutreno", given, defaults, {}) == {
+        "strength": 1.0,
+        "steps": 7,
+        "open": True,
+        "scaling": "mean",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"scalin": "mean"}, "unknown setting of variant 'v' 'scalin'; did you mean 'scaling'"),
+        ({"scaling": "middle"}, "got 'middle', allowed are max, mean"),
+        ({"steps": "many"}, "got 'many', a value like 20 is expected"),
+        ({"open": "perhaps"}, "got 'perhaps', a value like false is expected"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_the_fix(given: dict[str, str], message: str) -> None:
+    with pytest.raises((UnknownName, BadInput)) as error:
+        resolved("variant", "v", given, {"scaling": "max", "steps": 20, "open": False}, {"scaling": ("max", "mean")})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a(b", "a(=1)", "a(b)", "(x=1)"])
+def test_what_cannot_be_read(text: str) -> None:
+    with pytest.raises(BadInput, match="cannot read"):
+        parsed(text)
+
+
+def test_labels_show_what_differs_and_read_back() -> None:
+    defaults = {"a": 1, "b": False, "c": "x"}
+    text = label("v", {"a": 2, "b": True, "c": "x"}, defaults)
+    assert text == "v(a=2,b=true)"
+    name, given = parsed(text)
+    assert resolved("variant", name, given, defaults, {}) == {"a": 2, "b": True, "c": "x"}
+
+
+def test_commas_inside_parentheses_and_quotes_stay() -> None:
+    assert split('a(b=1,c="x,y"), d') == ['a(b=1,c="x,y")', "d"]
