@@ -95,12 +95,14 @@ def difference(
         return _over_samples(*found[0], measure, confidence)
     gaps = np.array([(a.value or 0.0) - (b.value or 0.0) for a, b in found])
     mean, deviation, n = float(gaps.mean()), float(gaps.std(ddof=1)), len(gaps)
+    if np.allclose(gaps, mean, rtol=1e-12, atol=1e-12):
+        return Difference(mean, n_pairs=n, method=f"equal in all {n} pairs of networks, no interval")
     return Difference(
         mean,
         *student(mean, deviation, n, confidence),
         student_p(mean, deviation, n),
         n,
         0,
-        detectable(deviation, n, models=True, confidence=confidence) if deviation else None,
+        detectable(deviation, n, models=True, confidence=confidence),
         f"paired Student t over {n} pairs of networks",
     )

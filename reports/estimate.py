@@ -53,6 +53,20 @@ def _over_samples(reading: Reading, measure: Measure, confidence: float) -> tupl
     return (found.within(0.0, 1.0) if measure.share else found), n, f"{what}; {ONE}"
 
 
+def _over_networks(read: Sequence[Reading], measure: Measure, confidence: float) -> tuple[Interval | None, int, str]:
+    """Return an interval for the mean of several networks; equal ones show no spread, which is not certainty."""
+    values = np.array([reading.value for reading in read], dtype=float)
+    mean, n = float(values.mean()), min(reading.n for reading in read)
+    if np.allclose(values, mean, rtol=1e-12, atol=1e-12):
+        if measure.share and n:
+            return wilson(mean * n, n, confidence), n, f"Wilson over the samples of one of {len(read)} equal networks"
+        return None, n, f"equal in all {len(read)} networks, no interval"
+    found = student(mean, float(values.std(ddof=1)), len(values), confidence)
+    folds, seeds = len({r.model.fold for r in read}), len({r.model.seed for r in read})
+    method = f"Student t over {len(read)} networks ({_count(folds, 'fold')}, {_count(seeds, 'seed')})"
+    return (found.within(0.0, 1.0) if measure.share else found), n, method
+
+
 def estimate(readings: Sequence[Reading], measure: Measure, confidence: float = 0.95) -> Estimate:
     """Return the mean over networks, with an interval over networks, or over samples where there is one network.
 
@@ -71,10 +85,7 @@ def estimate(readings: Sequence[Reading], measure: Measure, confidence: float = 
     if len(read) == 1:
         interval, n, method = _over_samples(read[0], measure, confidence)
     else:
-        interval = student(float(values.mean()), float(values.std(ddof=1)), len(values), confidence)
-        interval = interval.within(0.0, 1.0) if measure.share else interval
-        folds, seeds = len({r.model.fold for r in read}), len({r.model.seed for r in read})
-        n, method = read[0].n, f"Student t over {len(read)} networks ({_count(folds, 'fold')}, {_count(seeds, 'seed')})"
+        interval, n, method = _over_networks(read, measure, confidence)
     low, high = interval or (None, None)
     return Estimate(float(values.mean()), low, high, len(read), n, method, status, reason)
 

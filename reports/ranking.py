@@ -1,5 +1,6 @@
 """The rows of the board side by side, as far apart as their intervals say and no further."""
 
+from math import inf
 from typing import NamedTuple
 
 from .board import Board
@@ -21,13 +22,13 @@ class Rank(NamedTuple):
 
 
 def ranks(board: Board, measure: Measure) -> dict[str, Rank]:
-    """Return the places of the rows with a valid number; a row without an interval is a point."""
+    """Return the places of the rows with a valid number; one without an interval may hold any."""
     ends = {}
     for label in board.labels:
         found = board.estimate(label, measure)
         if found.value is not None and found.status == "ok":
-            low = found.value if found.low is None else found.low
-            high = found.value if found.high is None else found.high
+            low = -inf if found.low is None else found.low
+            high = inf if found.high is None else found.high
             ends[label] = (low, high) if measure.better != "lower" else (-high, -low)
     return {
         label: Rank(

@@ -128,3 +128,17 @@ def test_invalid_networks_are_never_compared() -> None:
     bad = Reading(Model("b", 0, 0), 0.9, 10, status="invalid", reason="outside the ball")
     found = difference([reading([1.0, 0.0])], [bad], ACCURACY)
     assert (found.value, found.reason) == (None, "outside the ball")
+
+
+def test_networks_that_agree_exactly_are_not_certain() -> None:
+    found = estimate(valued(0.8, 0.8), ACCURACY)
+    assert (found.low, found.high) == pytest.approx(wilson(80, 100))
+    cost = Measure("flops", "flops", "flops", {("cost", ""): 1.0})
+    assert estimate(valued(7.0, 7.0), cost).low is None
+
+
+def test_pairs_that_differ_equally_prove_nothing() -> None:
+    found = difference(valued(0.5, 0.7), valued(0.25, 0.45, label="b"), ACCURACY)
+    assert found.value == pytest.approx(0.25)
+    assert (found.p, found.low) == (None, None)
+    assert not found.excludes_zero
