@@ -8,7 +8,7 @@ SMOKE = Recipe(
     fit=fit,
     version=1,
     source="the standard recipe, cut short",
-    summary="The standard recipe cut to a few epochs, about 3 s a model on digits; for trying things out only.",
+    summary="The standard recipe cut to a few epochs, about 4 s a model on digits; for trying things out only.",
     settings={
         "epochs": 6,
         "batch": 64,
