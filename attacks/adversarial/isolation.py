@@ -1,0 +1,158 @@
+"""A foreign attack runs in fixed chunks, and its global randomness and its exceptions stay inside.
+
+It draws for a whole batch at once, from global generators that it resets at will, so that one sample's outcome depends
+on the others of its chunk: the chunks are fixed, and each is seeded for itself.
+"""
+
+import ast
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..draw import Draw
+from ..samples import Samples, Target
+from ..shift import severity_value
+from .torchattacks import PREFIX, UNBOUNDED, Foreign, attack_class, foreign
+
+
+def attacked(
+    name: str,
+    samples: Samples,
+    severities: Sequence[str],
+    draw: Draw,
+    target: Target | None,
+    *,
+    chunk: int,
+    arguments: str,
+    relative_step: float = 0.0,
+    norm: str = "",
+) -> tuple[Tensor, ...]:
+    """Return what an attack of torchattacks makes of the samples at each severity.
+
+    The samples are cut, in their order, into chunks of one random stream each, which depends on the chunk's index and
+    not on the severity. `arguments` are further ones of the class, such as `steps=20,decay=1.0`. Raises ValueError for
+    what the attack cannot do, RuntimeError where it fails.
+    """
+    name, row = foreign(name)
+    if target is None or not samples.ids:
+        raise ValueError(f"{PREFIX}{name} needs a model and at least one sample; pass them as target and samples")
+    if not target.deterministic:
+        raise ValueError(f"{PREFIX}{name} cannot attack a stochastic model; use pgd or fgsm, which average over passes")
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    own = parsed(arguments)
+    batches = []
+    for severity in severities:
+        given = {**bounds(name, row, severity, relative_step, norm), **own}
+        batches.append(
+            torch.cat(
+                [
+                    _one_chunk(
+                        name, row, given, samples.rows(range(len(samples.ids))[first : first + chunk]), target, stream
+                    )
+                    for first, stream in zip(range(0, len(samples.ids), chunk), _streams(draw), strict=False)
+                ]
+            )
+        )
+    return tuple(batches)
+
+
+def bounds(name: str, row: Foreign, severity: str, relative_step: float, norm: str) -> dict[str, Any]:
+    """Return the arguments that fix the ball and the step. Raises ValueError where the attack has no such thing."""
+    if (severity == UNBOUNDED) != (not row.eps):
+        allowed = "an eps such as 8/255" if row.eps else f"{UNBOUNDED}, since it takes no eps"
+        raise ValueError(f"{PREFIX}{name} has no severity {severity!r}; give {allowed}")
+    if norm and norm not in row.norms:
+        raise ValueError(f"{PREFIX}{name} has no norm {norm!r}; choose from {', '.join(row.norms)}")
+    if relative_step and not row.relative_step:
+        raise ValueError(f"{PREFIX}{name} takes no step size; leave relative_step out")
+    given: dict[str, Any] = {}
+    if row.eps:
+        given[row.eps] = severity_value(severity)
+    if row.relative_step:
+        given["alpha"] = (relative_step or row.relative_step) * given[row.eps]
+    if len(row.norms) > 1:
+        given["norm"] = {"linf": "Linf", "l2": "L2"}[norm or row.norms[0]]
+    return given
+
+
+def parsed(arguments: str) -> dict[str, Any]:
+    """Read `name=literal` pairs. Raises ValueError for anything else, and for what other settings decide.
+
+    >>> parsed("steps=20, loss='dlr'")
+    {'steps': 20, 'loss': 'dlr'}
+    """
+    try:
+        call = ast.parse(f"_({arguments})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        assert not call.args
+        pairs = {str(pair.arg): ast.literal_eval(pair.value) for pair in call.keywords if pair.arg}
+        assert len(pairs) == len(call.keywords)
+    except (SyntaxError, ValueError, AssertionError):
+        raise ValueError(
+            f"arguments must read like steps=20,decay=1.0 with literal values, got {arguments!r}"
+        ) from None
+    if decided := sorted({"model", "eps", "max_epsilon", "norm"} & pairs.keys()):
+        raise ValueError(f"arguments cannot set {', '.join(decided)}; use the severity and the setting norm")
+    return pairs
+
+
+class Victim(nn.Module):
+    """A target as torchattacks wants it: a module with a parameter, always in eval mode."""
+
+    def __init__(self, target: Target, draw: Draw, like: Tensor) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros((), device=like.device, dtype=like.dtype), requires_grad=False)
+        self.call = (target,)
+        self.draw = draw
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits; a deterministic target asks for no identities, and the attack knows none."""
+        return self.call[0](pixels, ("",) * len(pixels), self.draw)
+
+
+def _streams(draw: Draw) -> Iterator[Draw]:
+    index = 0
+    while True:
+        yield draw.named("seed").at(index)
+        index += 1
+
+
+def _one_chunk(
+    name: str, row: Foreign, given: Mapping[str, Any], samples: Samples, target: Target, stream: Draw
+) -> Tensor:
+    seed = int(stream.uniform(("chunk",), ()).item() * 2**24)
+    victim = Victim(target, stream.named("model"), samples.pixels)
+    arguments = dict(given)
+    try:
+        with isolated(seed), torch.enable_grad():
+            if row.classes and "n_classes" not in arguments:
+                arguments["n_classes"] = victim(samples.pixels[:1]).shape[1]
+            if row.seed and "seed" not in arguments:
+                arguments["seed"] = seed
+            attack = attack_class(name)(victim, **arguments)
+            found: Tensor = attack(samples.pixels.clone(), samples.labels.clone())
+    except Exception as cause:
+        raise RuntimeError(f"{PREFIX}{name} failed: {type(cause).__name__}: {cause}") from cause
+    return found.detach().to(samples.pixels)
+
+
+@contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and Python inside, and put them back afterwards."""
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
