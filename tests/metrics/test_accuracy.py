@@ -1,6 +1,7 @@
 import math
 
 import torch
+
 from attnbench.metrics.accuracy import accuracy
 from attnbench.metrics.observation import Observation
 

@@ -2,10 +2,11 @@ import time
 
 import pytest
 import torch
+from torch import nn
+
 from attnbench.metrics.cost import LATENCY, activation_memory, flops, latency, parameters
 from attnbench.models.variants.softmax import SoftmaxAttention
 from attnbench.models.vit import VisionTransformerShape, build
-from torch import nn
 
 SHAPE = VisionTransformerShape(image=6, channels=3, patch=2, dim=20, depth=2, heads=4, mlp_ratio=1.5, classes=7)
 PIXELS = torch.rand(5, 3, 6, 6, generator=torch.Generator().manual_seed(1))

@@ -3,9 +3,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from attnbench.metrics.spectrum import hill_number
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from attnbench.metrics.spectrum import hill_number
 
 ORDERS = [0.0, 0.5, 1.0, 2.0, 3.0, math.inf]
 

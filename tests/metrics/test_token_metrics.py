@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from attnbench.metrics.erank_unit import ERANK_UNIT, erank_unit
 from attnbench.metrics.residual_ratio import RESIDUAL_RATIO, residual_ratio
 from attnbench.metrics.token_cosine import TOKEN_COSINE, token_cosine
 from attnbench.metrics.unit_token import unit_tokens
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 METRICS = {metric.name: metric for metric in (TOKEN_COSINE, RESIDUAL_RATIO, ERANK_UNIT)}
 EXACT = {"abs": 1e-12, "rel": 1e-12}
