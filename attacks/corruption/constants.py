@@ -2,12 +2,13 @@
 
 `imagenet_224` and `cifar_32` are those of github.com/hendrycks/robustness (make_imagenet_c.py, make_cifar_c.py).
 
-`digits_8` is calibrated: on plain softmax networks that leave 95.0 % of clean samples right, levels 1 to 5 should leave
-90, 80, 65, 50 and 35 %. With constants of two significant digits, `examples/calibrate_digits_8.py` reaches
+`digits_8` is calibrated: on softmax networks of the standard recipe, version 1 (20 epochs), which get 94.1 % of clean
+samples right, levels 1 to 5 should leave 90, 80, 65, 50 and 35 %. With two significant digits,
+`examples/calibrate_digits_8.py` reaches
 
-    gaussian_noise  90.2  79.6  64.7  50.1  35.3
-    defocus_blur    89.9  81.9  67.4  47.2  35.6
-    contrast        89.8  80.7  65.4  49.6  35.2
+    gaussian_noise  90.4  80.1  64.3  50.4  35.0
+    defocus_blur    90.1  81.8  64.4  48.1  35.3
+    contrast        90.2  80.2  65.9  49.6  34.0
 
 on samples of the training side that the five networks, one a fold, had not seen; no test block was looked at.
 """
@@ -18,9 +19,9 @@ Levels = tuple[tuple[float, ...], ...]
 
 CONSTANTS: Mapping[str, Mapping[str, Levels]] = {
     "digits_8": {
-        "gaussian_noise": ((0.14,), (0.22,), (0.3,), (0.39,), (0.53,)),
-        "defocus_blur": ((0.87,), (1.1,), (1.5,), (1.8,), (2.1,)),
-        "contrast": ((0.49,), (0.38,), (0.29,), (0.23,), (0.18,)),
+        "gaussian_noise": ((0.12,), (0.21,), (0.29,), (0.37,), (0.5,)),
+        "defocus_blur": ((0.79,), (1.1,), (1.6,), (1.9,), (2.2,)),
+        "contrast": ((0.58,), (0.39,), (0.28,), (0.2,), (0.13,)),
     },
     "cifar_32": {
         "gaussian_noise": ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,)),
