@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..results.store import Store, StoreError
+from ..results.store import Store
 from .catalog import Catalog, open_catalog
 from .engine import Engine, Event, Limits, Outcome
-from .error import AttnbenchError, BadInput
+from .error import AttnbenchError, BadInput, Incomplete
 from .plan import Plan, make_plan
 from .protocol import Protocol, find_protocol
 from .state import State, invalid_cells, states
@@ -166,7 +166,7 @@ def run(
             store.publish_run(made.document)
         except OSError as error:
             fix = "free some space and run the same command again, or give another --out"
-            raise StoreError(f"cannot write in {store.root} ({error.strerror}); {fix}") from None
+            raise Incomplete(f"cannot write in {store.root} ({error.strerror}); {fix}") from None
         known = states(made, store, retry_failed=retry_failed)
         begin(planned, known)
         options = {"files": list(made.files), "batch": batch, "device": device, "data": data}

@@ -17,6 +17,7 @@ from ..metrics.observation import Observation
 from ..results.record import Record
 from .ball import Perturbation, fault, merged, perturbation
 from .catalog import Entry
+from .noise import drawn
 from .target import JUDGE_PASSES, ModelTarget
 
 VALUE = tuple[str, int | None]
@@ -219,7 +220,7 @@ def _first_broken(broken: Sequence[Any]) -> list[int]:
 
 def fill_cost(target: ModelTarget, samples: Samples, metrics: Sequence[Metric]) -> Filled:
     """Measure what the model itself costs."""
-    model = _Bound(target, samples.ids)
+    model = _Bound(target, samples.ids).eval()
     records = []
     for metric in metrics:
         value = float(metric.measure(model, samples.pixels))
@@ -233,16 +234,14 @@ class _Bound(torch.nn.Module):
     def __init__(self, target: ModelTarget, ids: Sequence[str]) -> None:
         super().__init__()
         self.model = target.model
-        self.target = target
         self.ids = ids
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the logits."""
-        if self.target.deterministic:
-            logits: Tensor = self.model(pixels)
-            return logits
+        """Return the logits of any number of rows, in training mode too."""
         ids = [self.ids[i % len(self.ids)] for i in range(len(pixels))]
-        return self.target(pixels, ids, Draw(0, "cost", "judge"))
+        draw = Draw(0, "cost", "judge")
+        logits: Tensor = self.model(pixels, drawn(self.model.noise(), ids, draw, pixels.device, training=self.training))
+        return logits
 
 
 def as_documents(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -76,6 +76,9 @@ class Graph:
             self._shift(line.shift, line.severities) for line in protocol.shifts
         ]
         self.nodes: dict[str, Node] = {}
+        image, patch = int(self.task.value.pixels["image"]), protocol.backbone.patch
+        if image % patch:
+            raise BadProtocol(f"images of {image} px cannot be cut into patches of {patch} px; choose another patch")
         bad = [fold for fold in protocol.folds if not 0 <= fold < self.task.value.folds]
         if bad:
             raise BadProtocol(

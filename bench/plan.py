@@ -157,8 +157,13 @@ def _document(graph: Graph, rows: list[Row], nodes: tuple[Node, ...], unfit: lis
         ],
         "not_applicable": [{"label": label, "reason": reason} for label, reason in unfit],
         "declarations": {
-            "variants": {row.variant.value.name: _snapshot(row.variant.value) for row in rows},
-            "shifts": {entry.label: _snapshot(entry.value) for entry, _ in graph.shifts},
+            "variants": {
+                row.variant.label: {**_snapshot(row.variant.value), "settings": dict(row.variant.settings)}
+                for row in rows
+            },
+            "shifts": {
+                entry.label: {**_snapshot(entry.value), "settings": dict(entry.settings)} for entry, _ in graph.shifts
+            },
             "metrics": {e.value.name: _snapshot(e.value) for e in (*graph.metrics, *graph.costs)},
             "task": _snapshot(graph.task.value),
             "recipe": {**_snapshot(graph.recipe.value), "settings": dict(graph.recipe.settings)},

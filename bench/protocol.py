@@ -23,17 +23,17 @@ class Backbone(Section):
 
     name: str = "vit"
     """Which backbone."""
-    dim: int = 64
+    dim: int = Field(default=64, ge=1)
     """Width of the stream."""
-    depth: int = 4
+    depth: int = Field(default=4, ge=1)
     """Number of blocks."""
-    heads: int = 4
+    heads: int = Field(default=4, ge=1)
     """Attention heads."""
-    patch: int = 2
+    patch: int = Field(default=2, ge=1)
     """Side of a patch in pixels."""
-    mlp_ratio: float = 2.0
+    mlp_ratio: float = Field(default=2.0, gt=0)
     """Hidden width of the MLP over `dim`."""
-    drop_path: float = 0.0
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
     """DropPath of the last block."""
 
     @model_validator(mode="after")
@@ -124,7 +124,7 @@ def _known_keys(model: type[BaseModel]) -> list[str]:
 
 
 def _fault(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         section: type[BaseModel] = Protocol

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..attacks.draw import Draw
 from ..attacks.samples import Samples
 from ..attacks.shift import Shift
 from ..models.logit_spread import logit_spread
@@ -32,6 +33,7 @@ from .checkpoint import load_tensors, load_weights, save_tensors
 from .error import AttnbenchError
 from .fit import calibration_samples
 from .key import key_of
+from .noise import drawn
 from .selection import label
 from .split import Split
 from .target import ModelTarget
@@ -127,9 +129,12 @@ def calibrate(place: Workplace, node: Mapping[str, Any]) -> None:
     """Measure what others need of a donor, on the calibration samples, and publish it."""
     specification = node["specification"]
     target = load(place, node["model"], specification["model"])
-    pixels = calibration_samples(place.samples(specification["model"]).train).pixels.to(place.options.device)
+    samples = calibration_samples(place.samples(specification["model"]).train)
+    pixels = samples.pixels.to(place.options.device)
+    draw = Draw(specification["model"]["training_seed"], "train", "calibrate")
+    noise = drawn(target.noise, samples.ids, draw, place.options.device)
     known = {"logit_spread": logit_spread}
-    measured = {name: known[name](target.model, pixels).float() for name in specification["quantities"]}
+    measured = {name: known[name](target.model, pixels, noise).float() for name in specification["quantities"]}
     save_tensors(measured, place.store.measured_path(node["key"]))
 
 

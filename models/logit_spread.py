@@ -1,5 +1,7 @@
 """How far the attention logits of a network spread: the temperature that a matched softmax has to meet."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,10 +18,13 @@ def spread(logits: Float[Tensor, "batch head query key"]) -> Float[Tensor, " hea
 
 
 @torch.no_grad()
-def logit_spread(model: nn.Module, pixels: Tensor) -> Float[Tensor, "layer head"]:
+def logit_spread(
+    model: nn.Module, pixels: Tensor, noise: Mapping[str, Tensor] | None = None
+) -> Float[Tensor, "layer head"]:
     """Measure the spread at every attention of a model on one batch, in float64.
 
-    Raises TypeError where a core has no logits (its map is no softmax of anything), naming it.
+    `noise` is what a stochastic model draws. Raises TypeError where a core has no logits (its map is no softmax of
+    anything), naming it.
     """
     rows: list[Tensor] = []
 
@@ -31,7 +36,7 @@ def logit_spread(model: nn.Module, pixels: Tensor) -> Float[Tensor, "layer head"
 
     handles = [m.core.register_forward_pre_hook(record) for m in model.modules() if isinstance(m, Attention)]
     try:
-        model(pixels)
+        model(pixels, noise)
     finally:
         for handle in handles:
             handle.remove()

@@ -115,6 +115,12 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, shape: VisionTransformerShape, core: Callable[[Site], nn.Module]) -> None:
         super().__init__()
+        if shape.image % shape.patch:
+            raise ValueError(f"an image of {shape.image} px cannot be cut into patches of {shape.patch} px")
+        if shape.dim % shape.heads:
+            raise ValueError(f"a width of {shape.dim} cannot be shared by {shape.heads} heads")
+        if not 0 <= shape.drop_path < 1:
+            raise ValueError(f"drop_path is a probability below 1, got {shape.drop_path}")
         self.shape = shape
         side = shape.image // shape.patch
         tokens = side * side

@@ -135,7 +135,8 @@ def legend(canvas: Canvas, board: Board, labels: Sequence[str], extra: Sequence[
         for x in labels
         for k in [known[x]]
     ]
-    columns = min(6, len(handles) + len(extra))
+    inches = [0.75 + 0.075 * len(str(handle.get_label())) for handle in (*handles, *extra)]
+    columns = max(1, min(len(inches), int(canvas.get_figwidth() / max(inches))))
     canvas.legend(handles=[*handles, *extra], loc="outside lower center", ncols=columns, handlelength=2.6)
 
 

@@ -1,6 +1,5 @@
 """How a run was measured: its settings, what its names mean, and what its intervals say."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +22,17 @@ class Definition:
 
 
 def _text(value: Any) -> str:
-    """Return a setting as text: words as they are, the rest as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    """Return a setting as people write it: `epochs 6, batch 64`; lists with commas, a list of lists with semicolons."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{str(k).replace('_', ' ')} {_text(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        nested = any(isinstance(v, (dict, list, tuple)) for v in value)
+        return ("; " if nested else ", ").join(_text(v) for v in value)
+    return str(value)
 
 
 def settings(run: Run) -> list[tuple[str, str]]:

@@ -6,7 +6,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from ... import __version__
@@ -18,6 +17,7 @@ app = typer.Typer(
     help="Does an attention mechanism make a transformer more robust, and keep its representations from collapsing?",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="Exit codes: 0 all there and valid, 1 some cells failed or are invalid, 2 usage or configuration, "
@@ -62,29 +62,18 @@ for _module in ("execute", "listing", "page", "checkup"):
 def main() -> None:
     """Run one command; a user's mistake is one line without a traceback."""
     try:
-        code = app(standalone_mode=False)
-    except click.exceptions.Abort:
-        print("attnbench: interrupted; the same command resumes", file=sys.stderr)
-        code = 3
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except AttnbenchError as error:
+        app()
+    except (AttnbenchError, StoreError) as error:
         print(f"attnbench: {error}", file=sys.stderr)
-        code = error.exit_code
-    except StoreError as error:
-        print(f"attnbench: {error}", file=sys.stderr)
-        code = 2
+        sys.exit(error.exit_code if isinstance(error, AttnbenchError) else 2)
     except BrokenPipeError:
         sys.stderr.close()
-        code = 0
     except OSError as error:
         if error.errno is None:
             raise
         where = f" at {error.filename}" if error.filename else ""
         print(f"attnbench: {error.strerror}{where}; mend it and run the same command again", file=sys.stderr)
-        code = 3
-    sys.exit(code or 0)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

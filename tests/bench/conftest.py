@@ -22,7 +22,7 @@ costs = ["parameters", "flops", "latency", "activation_memory"]
 limit = 43
 
 [backbone]
-dim = 16
+dim = 32
 depth = 2
 heads = 2
 

@@ -12,7 +12,7 @@ from attnbench.attacks.samples import Samples
 from attnbench.attacks.shift import Shift
 from attnbench.bench.ball import fault, perturbation
 from attnbench.bench.catalog import Entry, open_catalog
-from attnbench.bench.cell import NotANumber, fill, subsample
+from attnbench.bench.cell import NotANumber, fill, fill_cost, subsample
 from attnbench.bench.target import JUDGE_PASSES, ModelTarget
 from attnbench.models.noise import Noise
 from attnbench.models.variants.softmax import SOFTMAX
@@ -202,3 +202,17 @@ def test_an_undefined_value_is_null_with_a_reason(target: ModelTarget) -> None:
     metric = replace(metrics("token_cosine")[0], measure=lambda tokens, mask: torch.full((len(tokens),), torch.nan))
     filled = fill(target, samples(9), shift(unmoved), ("1",), [metric], 0, 500)
     assert {(r.value, r.status, r.reason) for r in filled.records} == {(None, "null", "undefined on 9 of 9 inputs")}
+
+
+def test_noise_changes_no_cost() -> None:
+    catalog = open_catalog()
+    counted = metrics("parameters", "flops", "activation_memory")
+    values = []
+    for name in ("random_metric", "random_metric(draw=resampled)"):
+        entry = catalog.variant(name)
+        for drop_path in (0.0, 0.2):
+            model = build(entry.value.core, entry.settings, SHAPE._replace(drop_path=drop_path), 0)
+            filled = fill_cost(ModelTarget(model), samples(9), counted)
+            values.append({record.metric: record.value for record in filled.records})
+    assert len({(v["parameters"], v["flops"]) for v in values}) == 1
+    assert all(v["activation_memory"] > 1000 for v in values)

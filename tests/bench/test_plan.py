@@ -122,6 +122,10 @@ def test_only_limits_the_work_and_not_the_board() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"backbone": BASE.backbone.model_copy(update={"patch": 3})},
+            "images of 8 px cannot be cut into patches of 3 px",
+        ),
         ({"folds": (5,)}, "fold 5 does not exist: task 'digits' has folds 0 to 4"),
         ({"shifts": (ShiftLine(shift="pgd", severities=("0.2", "0.1")),)}, "severities must be numbers that rise"),
         ({"shifts": (ShiftLine(shift="pgd", severities=("much",)),)}, "severities must be numbers that rise"),

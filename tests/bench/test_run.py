@@ -1,7 +1,6 @@
 """A whole run from the command line: resume, kill -9, processes, batches, a full disk, plugins, bad input."""
 
 import json
-import resource
 import shutil
 import signal
 import subprocess
@@ -104,15 +103,23 @@ def test_an_interrupt_is_orderly(tiny: Path, tmp_path: Path) -> None:
     assert not (run / "attempts").exists()
 
 
-def test_a_disk_that_is_full_costs_one_line_and_nothing_else(
+def starved(folder: Path, size: int) -> dict[str, str]:
+    """Return an environment in which no file can grow beyond a size, as on a disk that fills up."""
+    site = folder / "site"
+    site.mkdir()
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))"
+    (site / "sitecustomize.py").write_text(limit)
+    return {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def test_a_disk_that_fills_costs_one_line_and_nothing_else(
     undisturbed: Path, tiny: Path, attnbench: Any, measured: Measured, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (12000, resource.RLIM_INFINITY))"
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(limited)
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    env = {"PYTHONPATH": str(tmp_path / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
+    enough_to_begin = (undisturbed / "run.json").stat().st_size + 100
+    weights = [path.stat().st_size for path in (undisturbed / "checkpoints").glob("*.safetensors")]
+    assert min(weights) > enough_to_begin
+    env = starved(tmp_path, enough_to_begin)
     done = attnbench("run", tiny, "--out", run, "--jobs", "1", cwd=tmp_path, env=env)
     assert done.returncode == 3, done.stdout + done.stderr
     assert done.stdout.count("no space is left in") == 1
@@ -122,6 +129,13 @@ def test_a_disk_that_is_full_costs_one_line_and_nothing_else(
     done = attnbench("run", tiny, "--out", run, "--jobs", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert measured(run) == measured(undisturbed)
+
+
+def test_a_disk_that_is_full_from_the_start_is_told_in_one_line(tiny: Path, attnbench: Any, tmp_path: Path) -> None:
+    done = attnbench("run", tiny, "--out", tmp_path / "run", cwd=tmp_path, env=starved(tmp_path, 1000))
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "free some space and run the same command again" in done.stderr
 
 
 def test_a_checkpoint_of_the_wrong_shape_is_named(
@@ -141,7 +155,7 @@ def test_a_checkpoint_of_the_wrong_shape_is_named(
             cell.unlink()
     done = attnbench("run", tiny, "--out", run, cwd=tmp_path)
     assert done.returncode == 1
-    assert "'head.weight' has shape [10, 15], the network needs [10, 16]" in done.stdout
+    assert "'head.weight' has shape [10, 31], the network needs [10, 32]" in done.stdout
     assert "delete the file and run the same command again" in done.stdout
     path.unlink()
     done = attnbench("run", tiny, "--out", run, cwd=tmp_path)
@@ -272,9 +286,9 @@ def test_show_status_plan_and_report_read_a_run(undisturbed: Path, tiny: Path, a
 
 
 def test_options_have_an_order(tiny: Path, attnbench: Any, tmp_path: Path, undisturbed: Path) -> None:
-    (tmp_path / "attnbench").mkdir()
-    (tmp_path / "attnbench" / "options.toml").write_text(f'out = "{tmp_path / "from_file"}"\n')
-    env = {"XDG_CONFIG_HOME": str(tmp_path)}
+    (tmp_path / "config" / "attnbench").mkdir(parents=True)
+    (tmp_path / "config" / "attnbench" / "options.toml").write_text(f'out = "{tmp_path / "from_file"}"\n')
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
 
     def out(*arguments: str, **more: str) -> str:
         done = attnbench("plan", tiny, "--json", *arguments, cwd=tmp_path, env={**env, **more})

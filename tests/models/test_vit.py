@@ -387,3 +387,9 @@ def test_a_calibrated_layer_reads_layers_that_are_calibrated_already() -> None:
     twice(pixels(), calibrating=True)
     for name, tensor in once.state_dict().items():
         torch.testing.assert_close(tensor, twice.state_dict()[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [{"patch": 3}, {"heads": 5}, {"drop_path": 1.0}], ids=lambda wrong: next(iter(wrong)))
+def test_a_shape_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"cannot be cut|cannot be shared|below 1"):
+        build(SOFTMAX.core, {}, VisionTransformerShape()._replace(**wrong), 0)
