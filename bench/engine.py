@@ -143,6 +143,8 @@ class Engine:
     def _hear(self, workers: list[Process], worker: Process, message: Message | None) -> None:
         if message is None:
             self._bury(workers, worker)
+        elif message["event"] == "ready":
+            worker.ready = True
         elif message["event"] == "idle":
             worker.group = []
         elif message["event"] == "unfit":
@@ -152,7 +154,6 @@ class Engine:
             self.report(Event("started", worker.current))
         elif message["event"] in ("done", "failed", "blocked"):
             node = self.nodes[message["key"]]
-            worker.group = [other for other in worker.group if other.key != node.key] or worker.group
             worker.current = None
             if message["event"] == "done":
                 self.known[node.key] = "cached"
@@ -179,7 +180,7 @@ class Engine:
                     lost.add(other.key)
                     rest.remove(other)
                     self._block(other)
-        elif worker.group:
+        elif not worker.ready:
             self.stop(f"a worker could not start: {worker.epitaph()}: {' '.join(worker.last_words().split())[-300:]}")
         if rest:
             self.waiting[rest[0].model] = rest

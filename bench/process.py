@@ -40,6 +40,7 @@ class Process:
         self.current: Node | None = None
         self.since = 0.0
         self.killed = ""
+        self.ready = False
         self._write(setup)
         self.ears = threading.Thread(target=self._remember, daemon=True)
         self.ears.start()

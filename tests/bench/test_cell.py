@@ -216,3 +216,30 @@ def test_noise_changes_no_cost() -> None:
             values.append({record.metric: record.value for record in filled.records})
     assert len({(v["parameters"], v["flops"]) for v in values}) == 1
     assert all(v["activation_memory"] > 1000 for v in values)
+
+
+def test_two_variants_meet_the_same_attack_starts() -> None:
+    data = samples(12)
+    met: list[dict[str, Tensor]] = []
+    for name in ("softmax", "quest"):
+        entry = open_catalog().variant(name)
+        target = ModelTarget(build(entry.value.core, entry.settings, SHAPE, 3))
+        calls: list[dict[str, Tensor]] = []
+
+        class Watched:
+            deterministic = True
+
+            def __call__(
+                self, pixels: Tensor, ids: Sequence[str], draw: Draw, target: Any = target, calls: Any = calls
+            ) -> Tensor:
+                calls.append(dict(zip(ids, pixels.detach().clone(), strict=True)))
+                return target(pixels, ids, draw)
+
+        shift = open_catalog().shift("pgd(steps=1)")
+        shift.value.apply(data, ("0.1",), Draw(0, "pgd", "shift"), Watched(), **shift.settings)
+        assert all(torch.equal(calls[0][name], data.pixels[i]) for i, name in enumerate(data.ids))
+        met.append(calls[1])
+    both = met[0].keys() & met[1].keys()
+    assert len(both) > 1
+    assert all(torch.equal(met[0][name], met[1][name]) for name in both)
+    assert any(not torch.equal(met[0][name], data.pixels[data.ids.index(name)]) for name in both)

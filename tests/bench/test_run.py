@@ -87,6 +87,14 @@ def _workers(run: Path) -> list[int]:
     return found
 
 
+def test_a_budget_is_kept_and_resumed(tiny: Path, attnbench: Any, tmp_path: Path) -> None:
+    done = attnbench("run", tiny, "--out", tmp_path / "run", "--max-hours", "0.0001", cwd=tmp_path)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "the time that --max-hours allows is used up" in done.stdout
+    done = attnbench("status", tiny, "--out", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 3
+
+
 def test_an_interrupt_is_orderly(tiny: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "attnbench.bench.cli.app", "run", str(tiny), "--out", str(run), "--jobs", "1"]
