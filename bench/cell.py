@@ -95,14 +95,14 @@ def _gather(rung: _Rung, observation: Observation, metrics: Sequence[Metric], ch
     rung.correct.append((logits.argmax(2) == target).double().mean(0))
     for metric in metrics:
         if metric.needs == "outputs":
-            rung.values.setdefault((metric.name, None), []).append(metric.measure(observation).double())
+            rung.values.setdefault((metric.name, None), []).append(metric.measure(observation).double().cpu())
         elif metric.needs == "tokens":
             rows = chosen[metric.name]
             for (point, layer), tokens in observation.hidden.items():
                 if point == metric.hook_point:
                     values = torch.full((len(tokens),), torch.nan, dtype=torch.float64)
                     if rows.any():
-                        values[rows] = metric.measure(tokens[rows], None).double()
+                        values[rows] = metric.measure(tokens[rows], None).double().cpu()
                     rung.values.setdefault((metric.name, layer), []).append(values)
 
 

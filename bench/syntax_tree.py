@@ -5,6 +5,9 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+HINTS = ("kind", "type_comment", "type_ignores", "ctx")
+"""Fields that say how something was written, not what it does."""
+
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
@@ -21,6 +24,17 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
+def _written(node: object) -> str:
+    """Write a tree so that every version of Python writes the same: fields that are empty or only hint are left out."""
+    if isinstance(node, ast.AST):
+        fields = ((name, getattr(node, name, None)) for name in sorted(node._fields))
+        kept = (f"{name}={_written(v)}" for name, v in fields if v not in (None, []) and name not in HINTS)
+        return f"{type(node).__name__}({','.join(kept)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_written, node))}]"
+    return repr(node)
+
+
 def tree_digest(sources: Iterable[str]) -> str:
     """Return the sha256 of the syntax trees of some sources, in their order.
 
@@ -31,7 +45,7 @@ def tree_digest(sources: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for source in sources:
-        digest.update(ast.dump(_without_docstrings(ast.parse(source))).encode())
+        digest.update(_written(_without_docstrings(ast.parse(source))).encode())
         digest.update(b"\0")
     return digest.hexdigest()
 
