@@ -27,7 +27,7 @@ MACHINES: Mapping[str, tuple[int, tuple[str, ...]]] = {
     "training": (TRAINING_VERSION, ("bench/fit.py", "bench/noise.py", "models/logit_spread.py")),
     "torchattacks": (
         torchattacks_shift("torchattacks:PGD").version,
-        ("attacks/adversarial/isolation.py", "attacks/adversarial/torchattacks.py"),
+        tuple(f"attacks/adversarial/{name}.py" for name in ("foreign", "isolation", "torchattacks")),
     ),
     "evaluation": (EVALUATION_VERSION, ("bench/ball.py", "bench/cell.py", "bench/target.py")),
 }

@@ -91,3 +91,33 @@ class DiagonalMetricAttention(nn.Module):
     def logits(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context) -> Tensor:
         """Return scale (q * m) k'."""
         return self.site.scale * (q * self.metric(v, ctx)) @ k.transpose(-2, -1)
+
+
+class FrozenMetricAttention(DiagonalMetricAttention):
+    """A diagonal metric that `calibrate` measures once on training samples: the same for every input.
+
+    Ones (plain softmax) before the first calibration and in layer 0, which has no predecessor.
+    """
+
+    frozen: Tensor
+    """The diagonal, `[head, head_dim]`."""
+
+    def __init__(self, site: Site, scaling: Scaling = "max") -> None:
+        super().__init__(site)
+        self.scaling: Scaling = scaling
+        self.register_buffer("frozen", torch.ones(site.heads, site.head_dim))
+
+    def measured_change(self, change: Float[Tensor, "batch head dim"]) -> Float[Tensor, "head dim"]:
+        """Return what of the calibration samples' changes becomes the metric."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def calibrate(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context) -> None:
+        """Set the diagonal from the mean change over the tokens of each calibration sample."""
+        if ctx.previous is not None:
+            change = value_change(v, ctx.previous.v, ctx.mask, "mean")[:, :, 0]
+            self.frozen.copy_(scaled(self.measured_change(change), self.scaling))
+
+    def metric(self, v: Tensor, ctx: Context) -> Tensor:
+        """Return the frozen diagonal."""
+        return self.frozen[None, :, None]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..draw import Draw
 from ..samples import Samples, Target
 from ..shift import severity_value
-from .torchattacks import PREFIX, UNBOUNDED, Foreign, attack_class, foreign
+from .foreign import PREFIX, UNBOUNDED, Foreign, foreign
 
 
 def attacked(
@@ -87,16 +87,14 @@ def parsed(arguments: str) -> dict[str, Any]:
     >>> parsed("steps=20, loss='dlr'")
     {'steps': 20, 'loss': 'dlr'}
     """
+    wrong = ValueError(f"arguments must read like steps=20,decay=1.0 with literal values, got {arguments!r}")
     try:
         call = ast.parse(f"_({arguments})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        assert not call.args
-        pairs = {str(pair.arg): ast.literal_eval(pair.value) for pair in call.keywords if pair.arg}
-        assert len(pairs) == len(call.keywords)
-    except (SyntaxError, ValueError, AssertionError):
-        raise ValueError(
-            f"arguments must read like steps=20,decay=1.0 with literal values, got {arguments!r}"
-        ) from None
+        if not isinstance(call, ast.Call) or call.args or any(pair.arg is None for pair in call.keywords):
+            raise wrong
+        pairs = {str(pair.arg): ast.literal_eval(pair.value) for pair in call.keywords}
+    except (SyntaxError, ValueError):
+        raise wrong from None
     if decided := sorted({"model", "eps", "max_epsilon", "norm"} & pairs.keys()):
         raise ValueError(f"arguments cannot set {', '.join(decided)}; use the severity and the setting norm")
     return pairs
@@ -141,6 +139,13 @@ def _one_chunk(
     except Exception as cause:
         raise RuntimeError(f"{PREFIX}{name} failed: {type(cause).__name__}: {cause}") from cause
     return found.detach().to(samples.pixels)
+
+
+def attack_class(name: str) -> Any:
+    """Return the class of torchattacks that bears the name; no other file imports torchattacks."""
+    import torchattacks
+
+    return getattr(torchattacks, name)
 
 
 @contextmanager

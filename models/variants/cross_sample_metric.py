@@ -1,15 +1,12 @@
 """Cross-sample metric: elliptical attention whose stretches come from one fixed other input."""
 
-import torch
 from torch import Tensor
 
-from ..attention import Context
-from ..diagonal_metric import DiagonalMetricAttention, Scaling, scaled, value_change
-from ..site import Site
+from ..diagonal_metric import FrozenMetricAttention
 from ..variant import Variant
 
 
-class CrossSampleMetricAttention(DiagonalMetricAttention):
+class CrossSampleMetricAttention(FrozenMetricAttention):
     """softmax((q * m) k' / sqrt(d)) v with m from |v - v of the layer before| of a fixed reference input.
 
     The reference is the first calibration sample; its m is measured by `calibrate` and frozen, so nothing couples the
@@ -17,25 +14,9 @@ class CrossSampleMetricAttention(DiagonalMetricAttention):
     one is as uneven as a single input's; what elliptical attention gains over it comes from using the input's own.
     """
 
-    frozen: Tensor
-    """The reference's diagonal, `[head, head_dim]`."""
-
-    def __init__(self, site: Site, scaling: Scaling = "max") -> None:
-        super().__init__(site)
-        self.scaling: Scaling = scaling
-        self.register_buffer("frozen", torch.ones(site.heads, site.head_dim))
-
-    @torch.no_grad()
-    def calibrate(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context) -> None:
-        """Set the diagonal from the first sample's mean change over its tokens."""
-        if ctx.previous is not None:
-            mask = None if ctx.mask is None else ctx.mask[:1]
-            change = value_change(v[:1], ctx.previous.v[:1], mask, "mean")
-            self.frozen.copy_(scaled(change[0, :, 0], self.scaling))
-
-    def metric(self, v: Tensor, ctx: Context) -> Tensor:
-        """Return the frozen diagonal."""
-        return self.frozen[None, :, None]
+    def measured_change(self, change: Tensor) -> Tensor:
+        """Return the first sample's own."""
+        return change[0]
 
 
 CROSS_SAMPLE_METRIC = Variant(

@@ -13,8 +13,9 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
+from attnbench.attacks.adversarial.foreign import FOREIGN
 from attnbench.attacks.adversarial.isolation import isolated, parsed
-from attnbench.attacks.adversarial.torchattacks import FOREIGN, torchattacks_shift
+from attnbench.attacks.adversarial.torchattacks import torchattacks_shift
 from attnbench.attacks.draw import Draw
 from attnbench.attacks.samples import Samples
 
