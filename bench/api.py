@@ -13,6 +13,7 @@ from .engine import Engine, Event, Limits, Outcome
 from .error import AttnbenchError, BadInput, Incomplete
 from .plan import Plan, make_plan
 from .protocol import Protocol, find_protocol
+from .selection import expanded
 from .state import State, invalid_cells, states
 
 if TYPE_CHECKING:
@@ -69,15 +70,16 @@ def _added(catalog: Catalog, variants: Iterable[str]) -> list[str]:
     """Return the rows that `--variant` adds: a file stands for all variants that it declares."""
     names: list[str] = []
     for text in variants:
-        if text.endswith(".py"):
-            declared = catalog.add_file(text)
+        path, parenthesis, settings = text.partition("(")
+        if path.endswith(".py"):
+            declared = catalog.add_file(path)
             own = [d.value.name for d in declared if d.value.name in catalog.found["variant"]]
             if not own:
-                raise BadInput(f"{text} declares no variant; add a constant such as MINE = Variant(name=..., core=...)")
-            names.extend(own)
+                raise BadInput(f"{path} declares no variant; add a constant such as MINE = Variant(name=..., core=...)")
+            names.extend(name + parenthesis + settings for name in own)
         else:
             names.append(text)
-    return names
+    return expanded("variant", names, catalog.names("variant"))
 
 
 def _chosen(asked: Asked) -> Protocol:
@@ -99,18 +101,18 @@ def _kept(store: Store, catalog: Catalog) -> list[str]:
     return kept
 
 
-def plan(asked: Asked) -> Planned:
+def plan(asked: Asked | str) -> Planned:
     """Return everything that is asked for, and the folder that it belongs to; neither torch nor timm is imported."""
+    asked = Asked(asked) if isinstance(asked, str) else asked
     protocol = _chosen(asked)
     store = Store(asked.out if asked.out is not None else Path("runs") / protocol.title)
     catalog = open_catalog()
     names = _added(catalog, asked.variants)
     kept = _kept(store, catalog)
     made = make_plan(protocol, catalog, names, asked.only, kept, store.has)
-    labels = {row.label for row in made.rows}
-    added = [catalog.variant(name) for name in dict.fromkeys([*kept, *names])]
+    added = {entry.label: entry for entry in map(catalog.variant, [*kept, *names])}
     made.document["added"] = [
-        {"row": entry.label, "file": catalog.file_of(entry.value.name)} for entry in added if entry.label in labels
+        {"row": label, "file": catalog.file_of(entry.value.name)} for label, entry in added.items()
     ]
     return Planned(made, store)
 
@@ -136,7 +138,7 @@ def _nothing(event: Event) -> None:
 
 
 def run(
-    asked: Asked,
+    asked: Asked | str,
     *,
     limits: Limits = ONE_JOB,
     retry_failed: bool = False,
@@ -172,20 +174,23 @@ def run(
         options = {"files": list(made.files), "batch": batch, "device": device, "data": data}
         setup = {"store": str(store.root), "options": options}
         outcome = Engine(made, store, known, setup, limits, listen).run()
+    if outcome.unfit:
+        raise BadInput(outcome.unfit)
     return Ran(made, store, outcome, known, invalid_cells(made, store, known))
 
 
-def report(folder: Path, destination: Path | None = None) -> Path:
+def report(folder: Path | str, destination: Path | None = None) -> Path:
     """Write the report of a run, unless the one there is current; return the page."""
     from ..reports.report import is_current, write
 
+    folder = Path(folder)
     page = folder / "report" / "index.html"
     return page if destination is None and is_current(folder) else write(folder, destination)
 
 
-def records(folder: Path) -> "pd.DataFrame":
+def records(folder: Path | str) -> "pd.DataFrame":
     """Return every number of a run, one row a record."""
     from ..reports.frame import records as frame
     from ..reports.run import load
 
-    return frame(load(folder))
+    return frame(load(Path(folder)))

@@ -103,7 +103,8 @@ class Catalog:
     def _declared(self, kind: str, name: str) -> Declared:
         if kind == "shift" and name.startswith("torchattacks:"):
             try:
-                return Declared(torchattacks_shift(name), Origin(str(ROOT / "attacks/adversarial/torchattacks.py")))
+                path = ROOT / "attacks" / "adversarial" / "torchattacks.py"
+                return Declared(torchattacks_shift(name), Origin(str(path), _module(path)))
             except ValueError as error:
                 raise BadInput(str(error)) from None
         if name not in self.found[kind]:
@@ -118,10 +119,10 @@ class Catalog:
         defaults = getattr(value, "settings", {})
         settings = resolved(kind, name, given, defaults, getattr(value, "choices", {}))
         identity: dict[str, Any] = {"name": name, "settings": settings}
-        if declared.origin.module or name.startswith("torchattacks:"):
+        if declared.origin.module.partition(".")[0] == PACKAGE:
             identity["version"] = value.version
         else:
-            identity["tree"] = source_digest(Path(declared.origin.path))
+            identity["tree"] = source_digest(Path(declared.origin.path), declared.origin.module)
         return Entry(value, settings, label(name, settings, defaults), identity)
 
     def variant(self, text: str) -> Entry[Variant]:

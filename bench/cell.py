@@ -18,7 +18,7 @@ from ..results.record import Record
 from .ball import Perturbation, fault, merged, perturbation
 from .catalog import Entry
 from .noise import drawn
-from .target import JUDGE_PASSES, ModelTarget
+from .target import COUPLING_TOLERANCE, JUDGE_PASSES, SMALLEST_BATCH, ModelTarget
 
 VALUE = tuple[str, int | None]
 """A metric's name and the layer, None for metrics of outputs."""
@@ -142,6 +142,7 @@ def fill(
     points = {metric.hook_point for metric in metrics if metric.needs == "tokens"}
     chosen = {metric.name: subsample(samples.ids, metric.subsample) for metric in metrics}
     rungs = [_Rung() for _ in severities]
+    coupling = target.coupling(samples.rows(range(min(len(samples.ids), 3 * SMALLEST_BATCH))))
     done = 0
     for part in _chunks(samples, declared, batch):
         rows = {name: mask[done : done + len(part.ids)] for name, mask in chosen.items()}
@@ -152,7 +153,7 @@ def fill(
             rung.pixels.update(pixels.detach().contiguous().cpu().numpy().tobytes())
             if rung.perturbations[-1].finite:
                 _gather(rung, _judged(target, part, pixels, judge, points), metrics, rows)
-    return _summary(rungs, samples, severities, metrics, chosen, norm, target)
+    return _summary(rungs, samples, severities, metrics, chosen, norm, target, coupling)
 
 
 def _budget(severity: str, norm: str) -> float | None:
@@ -167,6 +168,7 @@ def _summary(
     chosen: Mapping[str, Tensor],
     norm: str,
     target: ModelTarget,
+    coupling: float,
 ) -> Filled:
     by_name = {metric.name: metric for metric in metrics}
     records, facts, tables = [], [], []
@@ -175,7 +177,7 @@ def _summary(
         if not found.finite:
             raise NotANumber(f"the shift returned pixels that are no numbers at severity {severity}")
         budget = _budget(severity, norm)
-        invalid = fault(found, norm, budget)
+        invalid = fault(found, norm, budget) or mixing(coupling)
         facts.append(
             {
                 "severity": severity,
@@ -210,7 +212,15 @@ def _summary(
         columns["first_broken"] = pa.array(broken, pa.int32())
     outcomes = pa.concat_tables([pa.table(columns) for columns in tables])
     passes = 1 if target.deterministic else JUDGE_PASSES
-    return Filled(records, {"deterministic": target.deterministic, "passes": passes, "severities": facts}, outcomes)
+    common = {"deterministic": target.deterministic, "passes": passes, "coupling": coupling}
+    return Filled(records, {**common, "severities": facts}, outcomes)
+
+
+def mixing(coupling: float) -> str:
+    """Return why a sample's outcome is not its own, or an empty string."""
+    if coupling <= COUPLING_TOLERANCE:
+        return ""
+    return f"the model mixes the samples of a batch: others move a sample's logits by {100 * coupling:.2g} %"
 
 
 def _first_broken(broken: Sequence[Any]) -> list[int]:

@@ -7,13 +7,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..results.store import publish
 from .error import BadInput
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as one whole file or none."""
-    publish(path, save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}))
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return the content of a safetensors file."""
+    return save({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

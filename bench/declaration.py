@@ -10,18 +10,19 @@ import difflib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..attacks.shift import Shift
 from ..metrics.metric import Metric
 from ..models.variant import Reported, Variant
 from .error import BadDeclaration
 from .recipe import Recipe
+from .syntax_tree import local_files
 from .task import Task
 
 KINDS: dict[str, type[Any]] = {
@@ -63,16 +64,31 @@ class Origin:
             raise ImportError("not a Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        sys.path.insert(0, str(path.parent))
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        finally:
-            with contextlib.suppress(ValueError):
-                sys.path.remove(str(path.parent))
+        with _own_imports(path):
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[name]
+                raise
         return module
+
+
+@contextlib.contextmanager
+def _own_imports(path: Path) -> Iterator[None]:
+    """Let a file import its neighbours, and nobody else meet them: two plugins may each have a `helper.py`."""
+    names = {".".join(file.relative_to(path.parent).with_suffix("").parts) for file in local_files(path)[1:]}
+    names |= {name.removesuffix(".__init__") for name in names} | {name.partition(".")[0] for name in names}
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.path.insert(0, str(path.parent))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(path.parent))
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(others)
+        importlib.invalidate_caches()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +154,12 @@ class _Reader:
             try:
                 fields[str(keyword.arg)] = self.value(keyword.value)
             except ValueError:
+                if isinstance(keyword.value, ast.Name):
+                    close = difflib.get_close_matches(keyword.value.id, self.names, n=1)
+                    hint = f"; did you mean `{close[0]}`?" if close else "; define it there, at the top level"
+                    raise BadDeclaration(
+                        f"{where}: no class or function `{keyword.value.id}` in this file{hint}"
+                    ) from None
                 raise BadDeclaration(
                     f"{where}: the field `{keyword.arg}` of {kind} must be written in literals, "
                     f"not as `{ast.unparse(keyword.value)}`"
@@ -148,6 +170,12 @@ class _Reader:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean `{close[0]}`?" if close else f"its fields are {', '.join(known)}"
                 raise BadDeclaration(f"{where}: {kind} has no field `{name}`; {hint}")
+        hints = get_type_hints(kinds[kind])
+        for name, value in fields.items():
+            allowed = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
+            if allowed and value not in allowed:
+                choices = ", ".join(map(repr, allowed))
+                raise BadDeclaration(f"{where}: the field `{name}` of {kind} is {value!r}; allowed are {choices}")
         needed = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
         lacking = [name for name in needed if name not in fields]
         if lacking:

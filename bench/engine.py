@@ -16,6 +16,9 @@ from .plan import Plan
 from .process import Events, Message, Process
 from .state import State
 
+STILLBORN = 3
+"""Workers in a row that may end before they could begin, until the run stops."""
+
 
 class Event(NamedTuple):
     """Something that happened to a node."""
@@ -51,6 +54,8 @@ class Outcome:
     """Nodes that failed."""
     blocked: int = 0
     """Nodes that wait for one that failed."""
+    unfit: str = ""
+    """What the user has to mend before any work can begin."""
     stopped: str = ""
     """Why it stopped before the end; empty where it did not."""
 
@@ -77,6 +82,8 @@ class Engine:
     """Groups that nobody has, by the key of their model."""
     nodes: dict[str, Node] = field(default_factory=dict)
     """Nodes by key."""
+    stillborn: int = 0
+    """Workers in a row that ended before they could begin."""
     started: float = field(default_factory=time.monotonic)
     """When it began."""
 
@@ -145,10 +152,12 @@ class Engine:
             self._bury(workers, worker)
         elif message["event"] == "ready":
             worker.ready = True
+            self.stillborn = 0
         elif message["event"] == "idle":
             worker.group = []
         elif message["event"] == "unfit":
-            self.stop(message["reason"])
+            self.outcome.unfit = message["reason"]
+            self.stop("a worker refused its task")
         elif message["event"] == "started":
             worker.current, worker.since = self.nodes[message["key"]], time.monotonic()
             self.report(Event("started", worker.current))
@@ -162,7 +171,13 @@ class Engine:
             elif message["event"] == "blocked":
                 self._block(node)
             else:
-                self._fail(node, message["reason"], message["detail"], transient=message["transient"])
+                self._fail(
+                    node,
+                    message["reason"],
+                    message["detail"],
+                    transient=message["transient"],
+                    mendable=message["mendable"],
+                )
                 if message["full_disk"]:
                     self.stop(f"no space is left in {self.store.root}; free some and run the same command again")
 
@@ -181,7 +196,10 @@ class Engine:
                     rest.remove(other)
                     self._block(other)
         elif not worker.ready:
-            self.stop(f"a worker could not start: {worker.epitaph()}: {' '.join(worker.last_words().split())[-300:]}")
+            self.stillborn += 1
+            if self.stillborn >= STILLBORN:
+                words = " ".join(worker.last_words().split())[-300:]
+                self.stop(f"{self.stillborn} workers could not start: {worker.epitaph()}: {words}")
         if rest:
             self.waiting[rest[0].model] = rest
         worker.close()
@@ -192,7 +210,7 @@ class Engine:
         reason = next((need for need in node.needs if self.known[need] in ("failed", "blocked")), "")
         self.report(Event("blocked", node, reason=f"waits for: {self.nodes[reason].what}" if reason else ""))
 
-    def _fail(self, node: Node, reason: str, detail: str, *, transient: bool) -> None:
+    def _fail(self, node: Node, reason: str, detail: str, *, transient: bool, mendable: bool = False) -> None:
         self.known[node.key] = "failed"
         self.outcome.failed += 1
         here = provenance(1, self.setup["options"]["device"])
@@ -205,6 +223,7 @@ class Engine:
             "reason": reason,
             "detail": detail,
             "transient": transient,
+            "mendable": mendable,
             "started": here.started,
             "provenance": asdict(here),
         }

@@ -133,9 +133,8 @@ def fit(
             loss = F.cross_entropy(logits, targets.to(device), label_smoothing=label_smoothing)
             value = loss.item()
             if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the training loss is {value} in epoch {epoch}, step {step}; lower learning_rate"
-                )
+                cause = "lower learning_rate" if step else "the untrained network already answers so: look at its core"
+                raise FloatingPointError(f"the training loss is {value} in epoch {epoch}, step {step}; {cause}")
             torch.autograd.backward(loss)
             if clip > 0:
                 nn.utils.clip_grad_norm_(parameters, clip)

@@ -16,6 +16,9 @@ from .protocol import Protocol
 from .task import Task
 from .version import EVALUATION_VERSION, TRAINING_VERSION
 
+AA_SEED = 1000
+"""Added to a training seed to get its A/A twin's."""
+
 
 class Row(NamedTuple):
     """One line of the board."""
@@ -76,6 +79,11 @@ class Graph:
             self._shift(line.shift, line.severities) for line in protocol.shifts
         ]
         self.nodes: dict[str, Node] = {}
+        twins = {seed + AA_SEED for seed in protocol.training_seeds} & set(protocol.training_seeds)
+        if protocol.aa_row and twins:
+            raise BadProtocol(
+                f"training seed {min(twins)} is also that of an A/A twin, which are {AA_SEED} apart; choose other seeds"
+            )
         image, patch = int(self.task.value.pixels["image"]), protocol.backbone.patch
         if image % patch:
             raise BadProtocol(f"images of {image} px cannot be cut into patches of {patch} px; choose another patch")
@@ -96,9 +104,9 @@ class Graph:
                 values = [severity_value(s) for s in chosen]
             except (ValueError, ZeroDivisionError):
                 values = [] if chosen == ("unbounded",) else [1.0, 0.0]
-            if values != sorted(set(values)):
+            if values != sorted(set(values)) or any(value < 0 for value in values):
                 raise BadProtocol(
-                    f"shift '{entry.label}': severities must be numbers that rise, got {', '.join(chosen)}"
+                    f"shift '{entry.label}': severities must be numbers from 0 that rise, got {', '.join(chosen)}"
                 )
         return entry, chosen
 

@@ -6,12 +6,9 @@ from typing import Any
 
 from .catalog import Catalog
 from .error import BadProtocol, UnknownName
-from .graph import Graph, Node, Row
+from .graph import AA_SEED, Graph, Node, Row
 from .protocol import Protocol
 from .selection import expanded
-
-AA_SEED = 1000
-"""Added to a training seed to get its A/A twin's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +73,10 @@ def make_plan(
     graph = Graph(protocol, catalog)
     asked = rows_of(protocol, catalog, extra)
     wanted = _wanted(asked, list(only))
+    given = protocol.statistics.baseline if "baseline" in protocol.statistics.model_fields_set else ""
+    for key, label in (("statistics.baseline", given), ("aa_row", protocol.aa_row)):
+        if label and label not in {row.label for row in asked if row.role != "a/a"}:
+            raise BadProtocol(f"{key} is '{label}', which is no row; the rows are {', '.join(r.label for r in asked)}")
     rows, unfit = [], []
     tokens = (graph.task.value.pixels["image"] // protocol.backbone.patch) ** 2
     for row in asked:

@@ -27,7 +27,7 @@ class Process:
     def __init__(self, setup: Mapping[str, Any], events: Events) -> None:
         self.words: deque[str] = deque(maxlen=60)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__.rpartition(".")[0] + ".worker"],
+            [sys.executable, "-P", "-m", __name__.rpartition(".")[0] + ".worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -55,7 +55,10 @@ class Process:
     def _read(self, events: Events) -> None:
         if self.process.stdout is not None:
             for line in self.process.stdout:
-                events.put((self, json.loads(line)))
+                try:
+                    events.put((self, json.loads(line)))
+                except ValueError:
+                    break  # A process that was killed while it wrote: what follows is its end.
         self.process.wait()
         self.ears.join(timeout=1)
         events.put((self, None))

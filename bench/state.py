@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from ..results.store import Store
+from ..results.store import Store, StoreError
 from .graph import Node
+from .key import key_of
 from .plan import Plan
 
 State = Literal["cached", "known", "missing", "failed", "blocked"]
@@ -20,9 +21,16 @@ TRANSIENT_TRIES = 3
 
 
 def has_failed(store: Store, key: str) -> bool:
-    """Whether the same command should leave a node alone."""
-    attempts = store.attempts(key)
+    """Whether the same command should leave a node alone; what the user was told to mend is always tried again."""
+    attempts = [attempt for attempt in store.attempts(key) if not attempt.get("mendable")]
     return bool(attempts) and (not attempts[-1]["transient"] or len(attempts) >= TRANSIENT_TRIES)
+
+
+def examine(store: Store, key: str) -> None:
+    """Raise StoreError where a finished cell is not what its name says, or its outcomes are not what it says."""
+    if key_of(store.examine(key)["cell"]) != key:
+        path = store.cell_path(key)
+        raise StoreError(f"{path} is damaged (its content has another key); delete it and run the same command again")
 
 
 def states(plan: Plan, store: Store, *, retry_failed: bool = False) -> dict[str, State]:
@@ -31,6 +39,8 @@ def states(plan: Plan, store: Store, *, retry_failed: bool = False) -> dict[str,
     for node in plan.nodes:
         if store.has(node.kind, node.key):
             found[node.key] = "cached"
+            if node.kind == "cell":
+                examine(store, node.key)
         elif any(found[need] in ("failed", "blocked") for need in node.needs):
             found[node.key] = "blocked"
         elif not retry_failed and has_failed(store, node.key):

@@ -50,34 +50,50 @@ def tree_digest(sources: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _candidates(node: ast.Import | ast.ImportFrom, folder: Path) -> list[Path]:
-    if isinstance(node, ast.Import):
-        return [folder.joinpath(*alias.name.split(".")) for alias in node.names]
-    start = folder
-    for _ in range(max(node.level - 1, 0)):
-        start = start.parent
-    module = start.joinpath(*node.module.split(".")) if node.module else start
-    return [module, *(module / alias.name for alias in node.names)]
+def _candidates(node: ast.Import | ast.ImportFrom, folder: Path, root: Path, package: str) -> list[Path]:
+    """Return where an import may lie: relative ones beside the file, absolute ones under the root."""
+    if isinstance(node, ast.ImportFrom) and node.level:
+        start = folder
+        for _ in range(node.level - 1):
+            start = start.parent
+        module = start.joinpath(*node.module.split(".")) if node.module else start
+        return [module, *(module / alias.name for alias in node.names)]
+    names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+    own = [root.joinpath(*name.split(".")) for name in names if not package or name.partition(".")[0] == package]
+    inner = [path / alias.name for path in own for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+    return [*own, *inner]
 
 
-def local_files(path: Path) -> list[Path]:
-    """Return a file and the files beside or below it that it imports, directly or through each other, sorted."""
+def _packages(path: Path, root: Path) -> list[Path]:
+    """Return the `__init__.py` of every package between the root and a file: they run before it does."""
+    return [parent / "__init__.py" for parent in path.parents if parent != root and parent.is_relative_to(root)]
+
+
+def local_files(path: Path, module: str = "") -> list[Path]:
+    """Return a file, first, and then, sorted, all local files that run when it is imported.
+
+    For a file that the user named, those are found beside and below it; for a module of an installed package, in that
+    package. A file that is read as data is not seen.
+    """
+    first = path.resolve()
+    parts = module.split(".") if module else []
+    root = first.parents[len(parts) - 1 + (first.name == "__init__.py")] if parts else first.parent
+    package = parts[0] if parts else ""
     found: set[Path] = set()
-    waiting = [path.resolve()]
+    waiting = [first]
     while waiting:
         current = waiting.pop()
-        if current in found:
+        if current in found or not current.is_file():
             continue
         found.add(current)
+        waiting.extend(_packages(current, root))
         for node in ast.walk(ast.parse(current.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
-                for candidate in _candidates(node, current.parent):
-                    for file in (candidate.with_suffix(".py"), candidate / "__init__.py"):
-                        if file.is_file():
-                            waiting.append(file.resolve())
-    return [path.resolve(), *sorted(found - {path.resolve()})]
+                for candidate in _candidates(node, current.parent, root, package):
+                    waiting.extend((candidate.with_suffix(".py"), candidate / "__init__.py"))
+    return [first, *sorted(found - {first})]
 
 
-def source_digest(path: Path) -> str:
-    """Return the digest of a plugin: its own syntax tree and those of its local imports."""
-    return tree_digest(file.read_text(encoding="utf-8") for file in local_files(path))
+def source_digest(path: Path, module: str = "") -> str:
+    """Return the digest of a plugin: the syntax trees of its file and of all local files that run with it."""
+    return tree_digest(file.read_text(encoding="utf-8") for file in local_files(path, module))

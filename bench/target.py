@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..attacks.draw import Draw
+from ..attacks.samples import Samples
 from ..models.vit import Tap, VisionTransformer
 from .noise import drawn
 
@@ -15,14 +16,30 @@ JUDGE_PASSES = 50
 """Fresh passes on which a stochastic model's outcome is judged."""
 
 
+COUPLING_TOLERANCE = 1e-4
+"""Largest change of a logit, relative to the largest one, when only the other samples of the batch change."""
+
+
 class ModelTarget:
     """A model with frozen parameters in eval mode; hooks are off unless a tap is given."""
 
-    def __init__(self, model: VisionTransformer) -> None:
+    def __init__(self, model: VisionTransformer, weights: str = "") -> None:
+        self.weights = weights
         self.model = model.eval().requires_grad_(False)
         self.noise = tuple(noise for noise in model.noise() if noise.when == "always")
         self.deterministic = not self.noise
         self.device = next(model.parameters()).device
+
+    def coupling(self, samples: Samples) -> float:
+        """Return by how much the logits of some samples move, relative to the largest, when their companions change."""
+        rows, draw = len(samples.ids) // 3, Draw(0, "coupling", "judge")
+        first, second, third = (samples.rows(range(i * rows, (i + 1) * rows)) for i in range(3))
+        with torch.no_grad():
+            alike = [
+                self(torch.cat([first.pixels, other.pixels]), (*first.ids, *other.ids), draw)[:rows]
+                for other in (second, third)
+            ]
+        return float((alike[0] - alike[1]).abs().max() / alike[0].abs().max().clamp_min(1e-12))
 
     def __call__(self, pixels: Tensor, ids: Sequence[str], draw: Draw, tap: Tap | None = None) -> Tensor:
         """Return logits; noise, where the model wants it, comes from `draw` by sample."""

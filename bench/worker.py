@@ -26,11 +26,11 @@ from ..attacks.shift import Shift
 from ..models.logit_spread import logit_spread
 from ..models.vit import VisionTransformer, VisionTransformerShape, build
 from ..results.provenance import Provenance, provenance
-from ..results.store import Store
+from ..results.store import Store, StoreError, digest, publish
 from .catalog import Catalog, Entry, open_catalog
 from .cell import as_documents, fill, fill_cost
-from .checkpoint import load_tensors, load_weights, save_tensors
-from .error import AttnbenchError
+from .checkpoint import load_tensors, load_weights, tensor_bytes
+from .error import AttnbenchError, BadInput
 from .fit import calibration_samples
 from .key import key_of
 from .noise import drawn
@@ -59,6 +59,11 @@ class Workplace:
 
     def __init__(self, store: Store, options: Options) -> None:
         torch.set_num_threads(1)
+        try:
+            torch.zeros(1, device=options.device)
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).splitlines()[0]
+            raise BadInput(f"device '{options.device}' cannot be used here ({why}); give another --device") from None
         self.store = store
         self.options = options
         self.catalog: Catalog = open_catalog(options.files)
@@ -105,24 +110,28 @@ def train(place: Workplace, node: Mapping[str, Any]) -> None:
     facts = recipe.value.fit(
         model, place.samples(specification).train, specification["training_seed"], **recipe.settings
     )
-    path = place.store.checkpoint_path(node["key"])
+    path, weights = place.store.checkpoint_path(node["key"]), tensor_bytes(model.state_dict())
     note = {
         "schema": 1,
         "key": node["key"],
         "train": specification,
         "facts": dict(facts),
+        "weights_sha256": digest(weights),
         "timing": {"seconds": time.perf_counter() - started},
         "provenance": asdict(place.provenance),
     }
     place.store.publish_note(path.with_suffix(".json"), note)
-    save_tensors(model.state_dict(), path)
+    publish(path, weights)
 
 
 def load(place: Workplace, key: str, specification: Mapping[str, Any]) -> ModelTarget:
-    """Return a trained network, ready to be attacked and judged."""
-    model = place.network(specification)
-    load_weights(model, place.store.checkpoint_path(key))
-    return ModelTarget(model)
+    """Return a trained network, ready to be attacked and judged; weights that training did not leave raise BadInput."""
+    model, path = place.network(specification), place.store.checkpoint_path(key)
+    load_weights(model, path)
+    weights, note = digest(path.read_bytes()), path.with_suffix(".json")
+    if note.exists() and place.store.note(note).get("weights_sha256", weights) != weights:
+        raise BadInput(f"{path} is not what its training left; delete it and run the same command again")
+    return ModelTarget(model, weights)
 
 
 def calibrate(place: Workplace, node: Mapping[str, Any]) -> None:
@@ -135,7 +144,7 @@ def calibrate(place: Workplace, node: Mapping[str, Any]) -> None:
     noise = drawn(target.noise, samples.ids, draw, place.options.device)
     known = {"logit_spread": logit_spread}
     measured = {name: known[name](target.model, pixels, noise).float() for name in specification["quantities"]}
-    save_tensors(measured, place.store.measured_path(node["key"]))
+    publish(place.store.measured_path(node["key"]), tensor_bytes(measured))
 
 
 def _limited(samples: Samples, limit: int | None) -> Samples:
@@ -169,7 +178,7 @@ def cell(place: Workplace, node: Mapping[str, Any], target: ModelTarget) -> bool
         "key": node["key"],
         "cell": specification,
         "records": as_documents(filled.records),
-        "facts": filled.facts,
+        "facts": {**filled.facts, "weights_sha256": target.weights},
         "timing": {"seconds": time.perf_counter() - started},
         "provenance": asdict(place.provenance),
     }
@@ -179,12 +188,17 @@ def cell(place: Workplace, node: Mapping[str, Any], target: ModelTarget) -> bool
 
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, AttnbenchError) else f"{type(error).__name__}: {text}"
+    return text if is_mendable(error) else f"{type(error).__name__}: {text}"
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same command should try again: memory or the machine ran short, or the user was told what to mend."""
-    return isinstance(error, (MemoryError, OSError, AttnbenchError)) or "out of memory" in str(error).lower()
+    return isinstance(error, (MemoryError, OSError)) or is_mendable(error) or "out of memory" in str(error).lower()
+
+
+def is_mendable(error: BaseException) -> bool:
+    """Whether the user was told what to mend."""
+    return isinstance(error, (AttnbenchError, StoreError))
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -221,6 +235,7 @@ def do(place: Workplace, group: Sequence[Mapping[str, Any]], send: Send) -> None
                     "reason": _reason(error),
                     "detail": traceback.format_exc(),
                     "transient": is_transient(error),
+                    "mendable": is_mendable(error),
                     "full_disk": is_full_disk(error),
                 }
             )

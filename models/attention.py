@@ -168,6 +168,12 @@ class Attention(nn.Module):
         if calibrating and isinstance(self.core, Calibrates):
             self.core.calibrate(*qkv, ctx)
         y = cast(Core, self.core)(*qkv, ctx)
+        wanted = (*x.shape[:1], self.site.heads, x.shape[1], self.site.head_dim)
+        if y.shape != wanted:
+            raise ValueError(
+                f"{type(self.core).__name__} returned {list(y.shape)}, {list(wanted)} is expected: "
+                "[batch, head, token, head_dim]"
+            )
         y = self.out(y.transpose(1, 2).flatten(2))
         if isinstance(self.core, Merges):
             y = self.core.merge(y, x, residual)

@@ -136,7 +136,7 @@ class Board:
             return self.at(sweep, sweep.severities[0])
         places = {(sweep.shift, s): severity_number(s) for s in sweep.severities}
         numbers = {part: place for part, place in places.items() if place is not None}
-        name, heading = f"area:{sweep.shift}", f"{sweep.shift}, mean to {sweep.severities[-1]}"
+        name, heading = f"area:{sweep.shift}", f"{sweep.shift}, area to {sweep.severities[-1]}"
         if len(numbers) < len(places) or len(set(numbers.values())) < len(numbers):
             return self.mean(name, heading, [sweep])
         clean = self.family("clean")

@@ -55,6 +55,11 @@ def doubts(board: Board) -> Table:
     keys = ["status", "label", "shift", "severity", "metric", "reason"]
     counted = Counter(bad[keys].itertuples(index=False, name=None))
     columns = (*words("status", "row", "shift", "severity", "metric", "reason"), Column("records", "records"))
+    for model in board.run.mixed():
+        why = (
+            f"cells of fold {model.fold}, seed {model.seed} were measured on different weights; run it in a new folder"
+        )
+        counted["mixed", model.label, "", "", "", why] = 1
     rows = [(*said(x or "-" for x in group), Entry(str(n), value=n)) for group, n in counted.items()]
     return Table("doubts", "Numbers that are null or invalid, with their reasons.", columns, tuple(rows))
 

@@ -89,13 +89,18 @@ class Run:
         return "not run yet"
 
     def outcomes(self, key: str) -> pa.Table | None:
-        """Read a cell's outcomes by sample; None where it has none or they are not what the cell recorded."""
-        if not self.cells[key].get("outcomes"):
-            return None
-        try:
-            return self.store.outcomes(key)
-        except StoreError:
-            return None
+        """Read a cell's outcomes by sample; None where it has none."""
+        return self.store.outcomes(key) if self.cells[key]["outcomes"] else None
+
+    def mixed(self) -> list[Model]:
+        """Return the networks whose cells were measured on different weights."""
+        found: dict[Model, set[str]] = {}
+        for planned in self.planned:
+            if planned["key"] in self.cells:
+                model = Model(planned["label"], int(planned["fold"]), int(planned["training_seed"]))
+                weights = self.cells[planned["key"]]["facts"].get("weights_sha256")
+                found.setdefault(model, set()).add(str(weights))
+        return [model for model, weights in found.items() if len(weights) > 1]
 
 
 def load(folder: Path) -> Run:
@@ -109,9 +114,9 @@ def load(folder: Path) -> Run:
     for key in present:
         if key in wanted:
             try:
-                cells[key] = store.cell(key)
-            except StoreError:
-                damaged[key] = "its file is damaged; delete it and run the same command again"
+                cells[key] = store.examine(key)
+            except StoreError as error:
+                damaged[key] = str(error).replace(f"{folder}/", "")
     tried = sorted(path.name for path in (folder / "attempts").glob("*") if path.is_dir())
     attempts = {key: store.attempts(key) for key in tried}
     return Run(store, plan, cells, damaged, attempts, len(set(present) - wanted))

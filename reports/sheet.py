@@ -11,17 +11,17 @@ from .table import Column, Entry, Table, estimated, measured, said, words
 METHOD = "Brackets are intervals; how each was made is said in the section on measurement."
 
 
-def _severities(board: Board, sweeps: Sequence[Sweep], table: str, caption: str) -> Table:
+def _severities(board: Board, sweeps: Sequence[Sweep], table: str, caption: str, *, curves: bool = False) -> Table:
     """Return one line a shift and row, one column a severity; shifts that share severities share columns."""
     ladder = list(dict.fromkeys(severity for sweep in sweeps for severity in sweep.severities))
     columns = [
         *words("shift", "row"),
         *(Column(s, s, "%", "higher") for s in ladder),
-        Column("mean", "mean", "%", "higher"),
+        Column("summary", "area" if curves else "mean", "%", "higher"),
     ]
     rows = []
     for sweep in sweeps:
-        mean = board.mean(f"mean:{sweep.shift}", f"{sweep.shift}, mean", [sweep])
+        summary = board.curve(sweep) if curves else board.mean(f"mean:{sweep.shift}", f"{sweep.shift}, mean", [sweep])
         for label in board.order:
             entries = [
                 estimated(board.estimate(label, m), m)
@@ -30,7 +30,7 @@ def _severities(board: Board, sweeps: Sequence[Sweep], table: str, caption: str)
                 for s in ladder
             ]
             first = Entry(sweep.shift, value=sweep.shift)
-            rows.append((first, name(board, label), *entries, estimated(board.estimate(label, mean), mean)))
+            rows.append((first, name(board, label), *entries, estimated(board.estimate(label, summary), summary)))
     return Table(table, caption, tuple(columns), tuple(rows))
 
 
@@ -38,7 +38,8 @@ def attacks(board: Board) -> Table:
     """Return accuracy under every attack at every severity."""
     sweeps = board.family("adversarial")
     units = ", ".join(dict.fromkeys(sweep.unit for sweep in sweeps if sweep.unit)) or "severity"
-    return _severities(board, sweeps, "attacks", f"Accuracy (%) under each attack. Columns: {units}. {METHOD}")
+    caption = f"Accuracy (%) under each attack. Columns: {units}. Area: under the curve from clean on. {METHOD}"
+    return _severities(board, sweeps, "attacks", caption, curves=True)
 
 
 def corruptions(board: Board) -> Table:

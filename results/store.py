@@ -24,6 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 Document = dict[str, Any]
+CELL_FIELDS = {"key", "cell", "records", "facts", "timing", "provenance", "outcomes"}
+"""What every cell says."""
 
 
 class StoreError(Exception):
@@ -101,39 +103,60 @@ class Store:
         """Return where the quantities measured on a donor lie."""
         return self.root / "measured" / f"{key}.safetensors"
 
+    def outcomes_path(self, key: str) -> Path:
+        """Return where a cell's outcomes lie."""
+        return self.root / "outcomes" / f"{key}.parquet"
+
     def has(self, kind: str, key: str) -> bool:
-        """Whether a node of the plan (`train`, `calibrate`, `cell`) is done."""
+        """Whether a node of the plan (`train`, `calibrate`, `cell`) is done; a cell with the outcomes that it names."""
         where = {"train": self.checkpoint_path, "calibrate": self.measured_path, "cell": self.cell_path}
-        return where[kind](key).exists()
+        if not where[kind](key).exists():
+            return False
+        return kind != "cell" or self.outcomes_path(key).exists() or self.cell(key)["outcomes"] is None
 
     def note(self, path: Path) -> Document:
         """Read a JSON file of the run; a damaged one raises StoreError."""
         try:
-            document: Document = json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(document, dict):
+                raise ValueError("not an object")
         except (OSError, ValueError) as error:
             raise StoreError(f"{path} is damaged ({error}); delete it and run the same command again") from None
         return document
 
     def cell(self, key: str) -> Document:
-        """Read one cell."""
-        return self.note(self.cell_path(key))
+        """Read one cell; a file that is no cell, or another one's, raises StoreError."""
+        path = self.cell_path(key)
+        document = self.note(path)
+        if document.get("key") != key or CELL_FIELDS - document.keys():
+            raise StoreError(f"{path} is damaged (not the cell of that name); delete it and run the same command again")
+        return document
 
     def keys(self) -> list[str]:
         """Return the keys of all finished cells, sorted."""
         return sorted(path.stem for path in (self.root / "cells").glob("*.json") if not path.name.startswith("."))
 
-    def outcomes(self, key: str) -> pa.Table:
-        """Read a cell's outcomes by sample, or raise StoreError where they differ from what the cell says."""
-        path = self.root / "outcomes" / f"{key}.parquet"
+    def _outcomes(self, key: str) -> bytes:
+        path = self.outcomes_path(key)
+        fix = "delete the file and run the same command again"
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise StoreError(
-                f"{path} cannot be read ({error.strerror}); delete {self.cell_path(key)} and rerun"
-            ) from None
+            raise StoreError(f"{path} cannot be read ({error.strerror}); {fix}") from None
         if digest(data) != self.cell(key)["outcomes"]["sha256"]:
-            raise StoreError(f"{path} is not what its cell recorded; delete {self.cell_path(key)} and rerun")
-        return pq.read_table(pa.BufferReader(data))
+            raise StoreError(f"{path} is not what its cell recorded; {fix}")
+        return data
+
+    def examine(self, key: str) -> Document:
+        """Read a cell and check that its outcomes are those that it recorded; StoreError where they are not."""
+        cell = self.cell(key)
+        if cell["outcomes"] is not None:
+            self._outcomes(key)
+        return cell
+
+    def outcomes(self, key: str) -> pa.Table:
+        """Read a cell's outcomes by sample, or raise StoreError where they differ from what the cell says."""
+        return pq.read_table(pa.BufferReader(self._outcomes(key)))
 
     def publish_cell(self, key: str, document: Mapping[str, Any], outcomes: pa.Table | None) -> None:
         """Write the outcomes, then the cell that names them; the cell exists only when both do."""
@@ -143,7 +166,7 @@ class Store:
             sink = pa.BufferOutputStream()
             pq.write_table(outcomes, sink, compression="zstd")
             data = sink.getvalue().to_pybytes()
-            publish(self.root / "outcomes" / f"{key}.parquet", data)
+            publish(self.outcomes_path(key), data)
             entry["outcomes"] = {"rows": outcomes.num_rows, "sha256": digest(data)}
         publish(self.cell_path(key), strict_json(entry))
 

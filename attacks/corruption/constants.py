@@ -15,38 +15,19 @@ on samples of the training side that the five networks, one a fold, had not seen
 
 from collections.abc import Mapping
 
-Levels = tuple[tuple[float, ...], ...]
-
-CONSTANTS: Mapping[str, Mapping[str, Levels]] = {
-    "digits_8": {
-        "gaussian_noise": ((0.12,), (0.21,), (0.29,), (0.37,), (0.5,)),
-        "defocus_blur": ((0.79,), (1.1,), (1.6,), (1.9,), (2.2,)),
-        "contrast": ((0.58,), (0.39,), (0.28,), (0.2,), (0.13,)),
-    },
-    "cifar_32": {
-        "gaussian_noise": ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,)),
-        "defocus_blur": ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1)),
-        "contrast": ((0.75,), (0.5,), (0.4,), (0.3,), (0.15,)),
-    },
-    "imagenet_224": {
-        "gaussian_noise": ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,)),
-        "defocus_blur": ((3.0, 0.1), (4.0, 0.5), (6.0, 0.5), (8.0, 0.5), (10.0, 0.5)),
-        "contrast": ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
-    },
-}
-"""By set, corruption and level, from level 1 on."""
+Sets = Mapping[str, tuple[tuple[float, ...], ...]]
+"""The constants of one corruption at each level, by the name of the set; each corruption keeps its own in its file."""
 
 
-def constants_of(chosen: str, corruption: str, level: str) -> tuple[float, ...]:
-    """Return the constants of one corruption at one level. Raises ValueError for an unknown set or level.
+def constants_of(sets: Sets, chosen: str, level: str) -> tuple[float, ...]:
+    """Return the constants of one set at one level. Raises ValueError for an unknown set or level.
 
-    >>> constants_of("cifar_32", "defocus_blur", "4")
-    (1.0, 0.2)
+    >>> constants_of({"cifar_32": ((0.3, 0.4), (0.4, 0.5))}, "cifar_32", "2")
+    (0.4, 0.5)
     """
-    if chosen not in CONSTANTS:
-        raise ValueError(f"unknown constants {chosen!r} for {corruption}; choose from {', '.join(CONSTANTS)}")
-    levels = CONSTANTS[chosen][corruption]
-    names = [str(i + 1) for i in range(len(levels))]
+    if chosen not in sets:
+        raise ValueError(f"unknown constants {chosen!r}; choose from {', '.join(sets)}")
+    names = [str(i + 1) for i in range(len(sets[chosen]))]
     if level not in names:
-        raise ValueError(f"unknown level {level!r} of {corruption}; choose from {', '.join(names)}")
-    return levels[names.index(level)]
+        raise ValueError(f"unknown level {level!r}; choose from {', '.join(names)}")
+    return sets[chosen][names.index(level)]

@@ -9,7 +9,14 @@ from ..draw import Draw
 from ..ordered_sum import ordered_sum
 from ..samples import Samples, Target
 from ..shift import Shift
-from .constants import constants_of
+from .constants import Sets, constants_of
+
+CONSTANTS: Sets = {
+    "digits_8": ((0.58,), (0.39,), (0.28,), (0.2,), (0.13,)),
+    "cifar_32": ((0.75,), (0.5,), (0.4,), (0.3,), (0.15,)),
+    "imagenet_224": ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
+}
+"""The factor, by set, from level 1 on (see `constants`)."""
 
 
 def contrast(
@@ -20,7 +27,7 @@ def contrast(
     The published data sets are stored as 8-bit JPEG; that rounding is not applied. Raises ValueError for an unknown set
     or level.
     """
-    factors = [constants_of(constants, "contrast", level)[0] for level in severities]
+    factors = [constants_of(CONSTANTS, constants, level)[0] for level in severities]
     mean = channel_mean(samples.pixels)
     return tuple(((samples.pixels - mean) * factor + mean).clamp(0, 1) for factor in factors)
 

@@ -11,7 +11,14 @@ from torch import Tensor
 from ..draw import Draw
 from ..samples import Samples, Target
 from ..shift import Shift
-from .constants import constants_of
+from .constants import Sets, constants_of
+
+CONSTANTS: Sets = {
+    "digits_8": ((0.79,), (1.1,), (1.6,), (1.9,), (2.2,)),
+    "cifar_32": ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1)),
+    "imagenet_224": ((3.0, 0.1), (4.0, 0.5), (6.0, 0.5), (8.0, 0.5), (10.0, 0.5)),
+}
+"""The radius, and the smoothing where there is one, by set, from level 1 on (see `constants`)."""
 
 
 def defocus_blur(
@@ -25,7 +32,7 @@ def defocus_blur(
     """
     kernels = []
     for level in severities:
-        sizes = constants_of(constants, "defocus_blur", level)
+        sizes = constants_of(CONSTANTS, constants, level)
         kernels.append(covered_disk(*sizes) if len(sizes) == 1 else smoothed_disk(*sizes))
     return tuple(average(samples.pixels, kernel).clamp(0, 1) for kernel in kernels)
 

@@ -108,6 +108,10 @@ def plan(
     console.print(table)
     for label, reason in made.not_applicable:
         console.print(f"{label}: not applicable, {reason}", highlight=False)
+    work = {node.label for node in made.nodes}
+    kept = [row.label for row in made.rows if row.label not in work]
+    if kept:
+        console.print(f"also on the board: {', '.join(kept)}", highlight=False, markup=False)
     if missing:
         guess = f"about {clock(cost)} of one core" if seen else "cost not known before the first cells are done"
         rest = f"; not known yet: {', '.join(unseen)}" if seen and unseen else ""
@@ -188,6 +192,7 @@ def _conclude(console: Console, ran: api.Ran) -> None:
         console.print(message, highlight=False, markup=False, soft_wrap=True)
     elif not failed and not blocked:
         console.print("nothing to do" if not ran.outcome.done else f"{ran.outcome.done} done", highlight=False)
+    console.print(f"next: attnbench report {ran.store.root}", highlight=False, markup=False, soft_wrap=True)
 
 
 def status(

@@ -70,7 +70,9 @@ def ls(
         typer.echo(json.dumps([document for *_, document in entries], indent=1))
         return
     console = Console()
-    table = Table("name", "what it is", "settings" if kind != "protocols" else "", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("name", "what it is", "settings" if kind != "protocols" else ""):
+        table.add_column(heading, overflow="fold")
     for name, about, settings, _ in entries:
         table.add_row(name, about, settings)
     console.print(table, highlight=False)

@@ -15,11 +15,13 @@ def report(
     destination: Annotated[Path | None, typer.Option("--to", help="Where to write it [RUN/report].")] = None,
 ) -> None:
     """Write the report of a run, from its files alone; prints where the page is."""
-    folder = Path(run)
-    if not (folder / "run.json").exists():
-        folder = Path("runs") / find_protocol(run).title if not folder.exists() else folder
-    if not (folder / "run.json").exists():
-        raise BadInput(f"no run in {folder}; start one with `attnbench run PROTOCOL --out {folder}`")
+    folder = next((f for f in (Path(run), Path("runs") / run) if (f / "run.json").exists()), None)
+    if folder is None:
+        if Path(run).is_dir():
+            raise BadInput(f"no run in {run}; name the folder that `attnbench run` named")
+        folder = Path("runs") / find_protocol(run).title
+        if not (folder / "run.json").exists():
+            raise BadInput(f"no run in {folder}; start one with `attnbench run {run}`")
     typer.echo(f"report: {api.report(folder, destination)}")
 
 

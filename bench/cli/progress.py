@@ -47,7 +47,7 @@ class Forecast:
 
     def rest(self) -> float | None:
         """Return the seconds that are left; None while too little has been seen to say."""
-        known = [sum(times) / len(times) for times in self.seconds.values()]
+        known = [sum(times) / len(times) for kind, times in self.seconds.items() if kind != "train"]
         if not known:
             return None
         typical = sorted(known)[len(known) // 2]
@@ -102,7 +102,7 @@ class Display:
         left = "" if rest is None else f"{clock(rest)} left"
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=self.done, rest=left)
-        if self.bar is None or event.what != "done":
+        if event.what != "blocked" and (self.bar is None or event.what != "done"):
             after = f"{event.seconds:6.2f} s" if event.seconds else ""
             line = f"[{self.done}/{self.total}] {WORDS[event.what]:7} {after:9} {name}  ({fold}) {event.reason or left}"
             self.console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from attnbench.bench.catalog import Entry, open_catalog
 from attnbench.bench.cell import NotANumber, fill, fill_cost, subsample
 from attnbench.bench.target import JUDGE_PASSES, ModelTarget
 from attnbench.models.noise import Noise
-from attnbench.models.variants.softmax import SOFTMAX
+from attnbench.models.variants.softmax import SOFTMAX, SoftmaxAttention
 from attnbench.models.vit import VisionTransformerShape, build
 
 SHAPE = VisionTransformerShape(dim=12, depth=2, heads=2, classes=3, mlp_ratio=2.0)
@@ -182,7 +182,7 @@ def test_hooks_are_off_while_an_attack_searches(target: ModelTarget, monkeypatch
     fill(target, samples(9), open_catalog().shift("pgd"), ("0.1",), metrics("token_cosine"), 0, 500)
     assert taps.count(True) == 1
     assert taps[-1]
-    assert len(taps) > 2
+    assert len(taps) > 4
 
 
 def test_the_subsample_is_fixed_by_identity() -> None:
@@ -243,3 +243,19 @@ def test_two_variants_meet_the_same_attack_starts() -> None:
     assert len(both) > 1
     assert all(torch.equal(met[0][name], met[1][name]) for name in both)
     assert any(not torch.equal(met[0][name], data.pixels[data.ids.index(name)]) for name in both)
+
+
+class MixingCore(SoftmaxAttention):
+    """Attention that takes the batch's mean away."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, ctx: Any) -> Tensor:
+        y = super().forward(q, k, v, ctx)
+        return y - 0.9 * y.mean(0)
+
+
+def test_a_model_that_mixes_samples_is_invalid(target: ModelTarget) -> None:
+    mixing = ModelTarget(build(MixingCore, {}, SHAPE, 3))
+    for victim, status in ((target, "ok"), (mixing, "invalid")):
+        filled = fill(victim, samples(24), shift(unmoved), ("1",), metrics("accuracy"), 0, 500)
+        assert [record.status for record in filled.records] == [status]
+    assert "mixes the samples of a batch" in filled.records[0].reason

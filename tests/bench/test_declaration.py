@@ -55,6 +55,11 @@ def test_reading_runs_nothing(tmp_path: Path) -> None:
         ("V = Variant(name='v')", "Variant lacks core, source, version, summary, formula, family, attention_map"),
         ("V = Variant(name=f(1))", "a declaration is written in literals, `f(...)` is none"),
         ("V = Variant(", "not valid Python"),
+        (
+            "class Uniform: ...\nV = Variant(core=Unifrom)",
+            "no class or function `Unifrom` in this file; did you mean `Uniform`?",
+        ),
+        ("V = Variant(causal='maybe')", "the field `causal` of Variant is 'maybe'; allowed are 'yes', 'no', 'prefix'"),
     ],
 )
 def test_a_fault_names_the_place(tmp_path: Path, text: str, message: str) -> None:
@@ -145,3 +150,49 @@ def test_planning_needs_no_torch(arguments: list[str], tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def speaking(folder: Path, name: str, sharpness: float) -> str:
+    """Write a plugin that takes its sharpness from a neighbour of a common name."""
+    folder.mkdir()
+    (folder / "helper.py").write_text(f"SHARPNESS = {sharpness}\n")
+    text = PLUGIN.read_text().replace('name="sharper"', f'name="{name}"')
+    text = text.replace("scale = self.sharpness", "scale = SHARPNESS")
+    (folder / f"{name}.py").write_text("from helper import SHARPNESS\n" + text)
+    return str(folder / f"{name}.py")
+
+
+def test_plugins_with_neighbours_of_one_name_keep_their_own(tmp_path: Path) -> None:
+    import torch
+
+    from attnbench.models.vit import VisionTransformerShape, build
+
+    catalog = open_catalog([speaking(tmp_path / "a", "mild", 1.0), speaking(tmp_path / "b", "sharp", 8.0)])
+    pixels = torch.rand(2, 1, 8, 8)
+    logits = []
+    for name in ("mild", "sharp", "softmax"):
+        entry = catalog.variant(name)
+        logits.append(build(entry.value.core, entry.settings, VisionTransformerShape(dim=8, heads=2), 0)(pixels))
+    assert torch.equal(logits[0], logits[2])
+    assert not torch.equal(logits[1], logits[2])
+    assert "helper" not in sys.modules
+
+
+def test_an_installed_plugin_is_keyed_by_its_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "foreign_attention"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "factor.py").write_text("FACTOR = 1\n")
+    (package / "sharp.py").write_text("from foreign_attention.factor import FACTOR\n" + PLUGIN.read_text())
+    (tmp_path / "foreign-1.dist-info").mkdir()
+    (tmp_path / "foreign-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1\n")
+    points = "[attnbench.variants]\nsharper = foreign_attention.sharp\nlost = foreign_attention.nowhere\n"
+    (tmp_path / "foreign-1.dist-info" / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    catalog = open_catalog()
+    first = catalog.variant("sharper").identity
+    assert "version" not in first
+    assert [reason for reason in catalog.broken if "foreign_attention.nowhere" in reason]
+    (package / "factor.py").write_text("FACTOR = 8\n")
+    assert open_catalog().variant("sharper").identity["tree"] != first["tree"]
+    assert open_catalog().variant("softmax").identity["version"] == 1

@@ -9,7 +9,7 @@ from attnbench.bench.catalog import open_catalog
 from attnbench.bench.error import BadProtocol, UnknownName
 from attnbench.bench.key import key_of
 from attnbench.bench.plan import make_plan
-from attnbench.bench.protocol import Protocol, ShiftLine, find_protocol
+from attnbench.bench.protocol import Protocol, ShiftLine, Statistics, find_protocol
 from attnbench.bench.state import states
 from attnbench.results.store import Store
 
@@ -126,9 +126,15 @@ def test_only_limits_the_work_and_not_the_board() -> None:
             {"backbone": BASE.backbone.model_copy(update={"patch": 3})},
             "images of 8 px cannot be cut into patches of 3 px",
         ),
+        ({"training_seeds": (0, 1000), "aa_row": "softmax"}, "training seed 1000 is also that of an A/A twin"),
+        ({"aa_row": "l2"}, "aa_row is 'l2', which is no row"),
+        ({"statistics": Statistics(baseline="l2")}, "statistics.baseline is 'l2', which is no row"),
         ({"folds": (5,)}, "fold 5 does not exist: task 'digits' has folds 0 to 4"),
-        ({"shifts": (ShiftLine(shift="pgd", severities=("0.2", "0.1")),)}, "severities must be numbers that rise"),
-        ({"shifts": (ShiftLine(shift="pgd", severities=("much",)),)}, "severities must be numbers that rise"),
+        (
+            {"shifts": (ShiftLine(shift="pgd", severities=("0.2", "0.1")),)},
+            "severities must be numbers from 0 that rise",
+        ),
+        ({"shifts": (ShiftLine(shift="pgd", severities=("much",)),)}, "severities must be numbers from 0 that rise"),
         ({"variants": ("softmax_matched(donor=softmax_matched)",)}, "needs a donor itself"),
     ],
 )
@@ -162,7 +168,8 @@ def test_a_network_that_nobody_needs_is_not_trained_again(tmp_path: Path) -> Non
     plan, store = planned(BASE.model_copy(update={"variants": ("softmax",)})), Store(tmp_path)
     for node in plan.nodes:
         if node.kind == "cell":
-            store.publish_cell(node.key, {"facts": {}}, None)
+            cell = {"key": node.key, "cell": node.specification, "records": [], "facts": {}}
+            store.publish_cell(node.key, {**cell, "timing": {"seconds": 1}, "provenance": {}}, None)
     assert [states(plan, store)[n.key] for n in plan.nodes if n.kind == "train"] == ["known"]
 
 

@@ -170,6 +170,75 @@ def test_a_checkpoint_of_the_wrong_shape_is_named(
     assert done.returncode == 0, done.stdout
 
 
+def test_what_is_deleted_is_made_again_and_what_is_changed_is_named(
+    undisturbed: Path, tiny: Path, attnbench: Any, measured: Measured, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    lost, changed = sorted((run / "outcomes").glob("*.parquet"))[:2]
+    lost.unlink()
+    done = attnbench("run", tiny, "--out", run, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 to do" in done.stdout
+    assert measured(run) == measured(undisturbed)
+    changed.write_bytes(changed.read_bytes() + b"x")
+    done = attnbench("run", tiny, "--out", run, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{changed.name} is not what its cell recorded; delete the file and run the same command" in done.stderr
+    report = attnbench("report", run, "--to", tmp_path / "report", cwd=tmp_path)
+    assert report.returncode == 0
+    assert "is not what its cell recorded" in (tmp_path / "report" / "tables" / "missing.csv").read_text()
+    changed.unlink()
+    cell = run / "cells" / f"{changed.stem}.json"
+    cell.write_text(cell.read_text().replace('"noise_seed": 0', '"noise_seed": 1'))
+    done = attnbench("run", tiny, "--out", run, cwd=tmp_path)
+    assert done.returncode in (0, 2)
+    cell.unlink()
+    assert attnbench("run", tiny, "--out", run, cwd=tmp_path).returncode == 0
+    assert measured(run) == measured(undisturbed)
+
+
+def test_advice_holds_however_often_it_was_not_taken(
+    undisturbed: Path, tiny: Path, attnbench: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    models = {m["label"]: m["key"] for m in json.loads((run / "run.json").read_text())["models"]}
+    path, other = (run / "checkpoints" / f"{models[label]}.safetensors" for label in ("softmax", "elliptical"))
+    next(
+        cell
+        for cell in (run / "cells").glob("*.json")
+        if json.loads(cell.read_text())["cell"]["model"]["variant"]["name"] == "softmax"
+    ).unlink()
+    whole = path.read_bytes()
+    for content, fault in ((whole[:-9], "cannot be read"), (other.read_bytes(), "is not what its training left")):
+        path.write_bytes(content)
+        for _ in range(2):
+            done = attnbench("run", tiny, "--out", run, cwd=tmp_path)
+            assert done.returncode == 1
+            assert fault in done.stdout
+    path.unlink()
+    done = attnbench("run", tiny, "--out", run, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert path.read_bytes() == whole
+
+
+def test_a_worker_that_dies_at_its_start_is_replaced(tiny: Path, attnbench: Any, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, pathlib, sys\n"
+        f"mark = pathlib.Path({str(tmp_path / 'mark')!r})\n"
+        "if 'attnbench.bench.worker' in sys.orig_argv and not mark.exists():\n"
+        "    mark.touch()\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    env = {"PYTHONPATH": str(tmp_path / "site")}
+    arguments = ("run", tiny, "--out", tmp_path / "run", "--only", "softmax", "--jobs", "1")
+    done = attnbench(*arguments, cwd=tmp_path, env=env)
+    assert (tmp_path / "mark").exists()
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_strangers_variant_joins_the_board_with_one_file(
     undisturbed: Path, tiny: Path, attnbench: Any, tmp_path: Path
 ) -> None:
@@ -186,6 +255,28 @@ def test_a_strangers_variant_joins_the_board_with_one_file(
     assert kept == labels, "a row that was added stays on the board"
     done = attnbench("status", tiny, "--out", run, "--variant", "sharper.py", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["states"] == {"cached": len(labels) * 6 + 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "labels"),
+    [
+        (["neu*,l2"], ["neutreno", "l2"]),
+        (["@list"], ["l2", "twicing"]),
+        (["sharper.py(sharpness=3)"], ["sharper(sharpness=3.0)"]),
+        (["elliptical(scaling=mean,gradient=open)", "quest"], ["elliptical(gradient=open,scaling=mean)", "quest"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_rows_are_added_by_every_kind_of_list(
+    given: list[str], labels: list[str], tiny: Path, attnbench: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "list").write_text("l2\ntwicing  # a comment\n")
+    shutil.copy(PLUGIN, tmp_path)
+    options = [option for text in given for option in ("--variant", text)]
+    done = attnbench("plan", tiny, "--json", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = dict.fromkeys(node["row"] for node in json.loads(done.stdout)["nodes"])
+    assert list(rows)[3:] == labels
 
 
 FAILING = """
@@ -209,9 +300,10 @@ V = Variant(name="failing", core=Core, source="a test", version=1, summary="", f
         ("raise ValueError('heads of unequal width')", (), "ValueError: heads of unequal width"),
         ("os.kill(os.getpid(), 9)", (), "the worker was killed (SIGKILL; perhaps out of memory)"),
         ("v = v * torch.nan", (), "FloatingPointError"),
+        ("v = v[..., :-1]", (), "2, 16, 16] is expected: [batch, head, token, head_dim]"),
         ("__import__('time').sleep(600)", ("--timeout", "9"), "ran out of time (more than 9 s)"),
     ],
-    ids=["exception", "crash", "nan", "time"],
+    ids=["exception", "crash", "nan", "shape", "time"],
 )
 def test_a_failure_stays_alone_and_has_its_reason(
     body: str, options: tuple[str, ...], reason: str, tiny: Path, attnbench: Any, tmp_path: Path, undisturbed: Path
@@ -250,6 +342,7 @@ def test_a_failure_stays_alone_and_has_its_reason(
         (["report", "nowhere.toml"], "nowhere.toml"),
         (["status", "tiny.toml"], "start one with `attnbench run tiny.toml`"),
         (["frobnicate"], "frobnicate"),
+        (["run", "tiny.toml", "--device", "cudaa"], "device 'cudaa' cannot be used here"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -288,6 +381,11 @@ def test_show_status_plan_and_report_read_a_run(undisturbed: Path, tiny: Path, a
     done = attnbench("plan", tiny, "--out", undisturbed, "--json", cwd=tmp_path)
     assert {node["state"] for node in json.loads(done.stdout)["nodes"]} == {"cached"}
     assert attnbench("status", tiny, "--out", undisturbed, cwd=tmp_path).returncode == 0
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny-1").symlink_to(undisturbed)
+    for name in ("tiny-1", "runs/tiny-1", tiny):
+        done = attnbench("report", name, "--to", tmp_path / "report", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
     done = attnbench("report", undisturbed, "--to", tmp_path / "report", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report" / "index.html").exists()

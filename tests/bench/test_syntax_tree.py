@@ -54,3 +54,19 @@ def test_local_imports_are_followed_and_foreign_ones_are_not(tmp_path: Path) -> 
     before = source_digest(mine)
     (tmp_path / "package" / "sister.py").write_text("import mine\nx = 1\n")
     assert source_digest(mine) != before
+
+
+def test_packages_run_before_their_modules_and_absolute_imports_start_at_the_plugin(tmp_path: Path) -> None:
+    (tmp_path / "pkg" / "deep").mkdir(parents=True)
+    files = {
+        "mine.py": "import pkg.deep.mod\n",
+        "pkg/__init__.py": "",
+        "pkg/deep/__init__.py": "",
+        "pkg/deep/mod.py": "import beside\n",
+        "beside.py": "",
+        "pkg/deep/beside.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = {str(path.relative_to(tmp_path)) for path in local_files(tmp_path / "mine.py")}
+    assert found == files.keys() - {"pkg/deep/beside.py"}

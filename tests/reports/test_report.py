@@ -98,7 +98,7 @@ def test_ranking_holds_exactly_the_known_numbers(written: Path) -> None:
 
 def test_differences_are_paired(written: Path) -> None:
     rows = [r for r in lines((written / "report/tables/differences.csv").read_text()) if r["row"] == "l2"]
-    area = next(row for row in rows if row["measure"].startswith("pgd, mean"))
+    area = next(row for row in rows if row["measure"].startswith("pgd, area"))
     assert float(area["difference"]) == pytest.approx(-0.05)
     assert int(area["samples"]) == 10
 
@@ -276,7 +276,7 @@ def test_several_networks_may_part_methods(plan: Any, tmp_path: Path) -> None:
     plan(seeds=(0, 1, 2, 3, 4), correct=seeded).write(tmp_path)
     read = board(load(tmp_path))
     said = verdict(read)
-    assert said.headline == "On pgd, mean to 0.2, under this protocol: l2 below softmax."
+    assert said.headline == "On pgd, area to 0.2, under this protocol: l2 below softmax."
     criterion = read.criterion
     assert criterion is not None
     # Areas (0.8 + 3 x) / 4 with x = .8, .7, .8, .7, .8: mean .77, deviation .75 * sqrt(.012 / 4).

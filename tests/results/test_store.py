@@ -10,6 +10,8 @@ import pytest
 
 from attnbench.results.store import Store, StoreError, publish, strict_json
 
+CELL = {"cell": {}, "records": [], "facts": {}, "timing": {}, "provenance": {}}
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -20,14 +22,14 @@ def store(tmp_path: Path) -> Store:
 
 def test_a_cell_comes_back_with_its_outcomes(store: Store) -> None:
     table = pa.table({"sample": ["a", "b"], "correct": pa.array([1.0, 0.0], pa.float32())})
-    store.publish_cell("k", {"records": [], "facts": {}}, table)
+    store.publish_cell("k", {**CELL, "key": "k"}, table)
     assert store.outcomes("k").equals(table)
     assert store.cell("k")["outcomes"]["rows"] == 2
     assert store.keys() == ["k"]
 
 
 def test_outcomes_that_were_changed_are_refused(store: Store) -> None:
-    store.publish_cell("k", {}, pa.table({"sample": ["a"]}))
+    store.publish_cell("k", {**CELL, "key": "k"}, pa.table({"sample": ["a"]}))
     path = store.root / "outcomes" / "k.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(StoreError, match="not what its cell recorded"):
@@ -40,7 +42,7 @@ def test_numbers_that_do_not_exist_are_refused() -> None:
 
 
 def test_a_damaged_file_is_named_with_what_to_do(store: Store) -> None:
-    store.publish_cell("k", {}, None)
+    store.publish_cell("k", {**CELL, "key": "k"}, None)
     store.cell_path("k").write_text('{"half":')
     with pytest.raises(StoreError, match=r"k\.json is damaged .* delete it"):
         store.cell("k")
@@ -69,7 +71,7 @@ def test_the_file_is_flushed_before_it_gets_its_name(tmp_path: Path, monkeypatch
 
 
 def test_half_written_files_of_a_killed_process_are_swept(store: Store) -> None:
-    store.publish_cell("k", {}, None)
+    store.publish_cell("k", {**CELL, "key": "k"}, None)
     litter = store.root / "cells" / ".j.json.123.tmp"
     litter.write_text("half")
     assert store.keys() == ["k"]
@@ -100,3 +102,20 @@ def test_documents_are_sorted_json(store: Store) -> None:
     text = (store.root / "run.json").read_text()
     assert json.loads(text) == {"a": [1, None], "b": 1}
     assert text.index('"a"') < text.index('"b"')
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"key": "other"}'])
+def test_valid_json_that_is_no_cell_is_damaged(store: Store, content: str) -> None:
+    store.publish_cell("k", {**CELL, "key": "k"}, None)
+    store.cell_path("k").write_text(content)
+    with pytest.raises(StoreError, match="is damaged"):
+        store.cell("k")
+
+
+def test_a_cell_without_its_outcomes_is_not_done(store: Store) -> None:
+    store.publish_cell("k", {**CELL, "key": "k"}, pa.table({"sample": ["a"]}))
+    store.publish_cell("cost", {**CELL, "key": "cost"}, None)
+    assert store.has("cell", "k")
+    assert store.has("cell", "cost")
+    store.outcomes_path("k").unlink()
+    assert not store.has("cell", "k")
