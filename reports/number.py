@@ -20,7 +20,7 @@ def shown(value: float, share: bool = False, like: float | None = None, sign: bo
     """Return a number as text; `like` is the number whose precision it shares.
 
     >>> shown(0.4125, share=True), shown(203434), shown(12345678.0), shown(-0.25, sign=True), shown(0.0000123)
-    ('41.2', '203,434', '12.3 M', '−0.250', '1.23e−05')
+    ('41.2', '203,434', '12.35 M', '−0.250', '1.23e−05')
     """
     plus = "+" if sign else ""
     if share:
@@ -29,7 +29,7 @@ def shown(value: float, share: bool = False, like: float | None = None, sign: bo
         size = abs(value if like is None else like)
         for scale, prefix in PREFIXES:
             if size >= scale:
-                return f"{value / scale:{plus}.3g} {prefix}".replace("-", MINUS)
+                return f"{value / scale:{plus}.4g} {prefix}".replace("-", MINUS)
         small = 0 < size < 0.001
         text = f"{value:{plus}.2e}" if small else f"{value:{plus},.{decimals(size)}f}"
     if float(text.replace(",", "")) == 0:

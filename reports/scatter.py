@@ -15,7 +15,7 @@ from .number import shown
 
 def _axis(measure: Measure, wrap: bool) -> str:
     """Return the words of an axis: name, unit, direction."""
-    unit = "%" if measure.share else "" if measure.unit in {"1", "none", ""} else measure.unit
+    unit = "%" if measure.share else "" if measure.unit in {"1", "none", "", measure.heading} else measure.unit
     hint = HINTS.get(measure.better, "" if measure.metric == "parameters" else "  no direction is better")
     text = plain(f"{measure.heading}{f' ({unit})' if unit else ''}")
     return f"{text}\n{hint.strip()}" if wrap else f"{text}{hint}"

@@ -204,7 +204,7 @@ def differed(found: Difference, measure: Measure) -> Entry:
 
 def measured(measure: Measure, heading: str | None = None, bars: bool = False) -> Column:
     """Return the column of a measure."""
-    unit = "%" if measure.share else "" if measure.unit in {"1", "none", ""} else measure.unit
+    unit = "%" if measure.share else "" if measure.unit in {"1", "none", "", measure.heading} else measure.unit
     return Column(measure.name, measure.heading if heading is None else heading, unit, measure.better, bars=bars)
 
 

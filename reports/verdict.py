@@ -38,7 +38,8 @@ def _leader(board: Board, criterion: Measure) -> list[str]:
         return [f"No row has a valid number for {criterion.heading}."]
     best = next(label for label in board.order if label in places)
     estimate = board.estimate(best, criterion)
-    lines = [f"Highest {criterion.heading}: {best}, {phrase(estimate, criterion.share)} ({estimate.method})."]
+    among = "" if len(places) == len(board.labels) else f" of the {plural(len(places), 'row')} that have it"
+    lines = [f"Highest {criterion.heading}{among}: {best}, {phrase(estimate, criterion.share)} ({estimate.method})."]
     level = [x for x in board.order if x in places and x != best and places[x].first == 1]
     if level:
         lines.append(f"Its interval overlaps that of {', '.join(level)}: the order among them is not settled.")
@@ -119,7 +120,7 @@ def _link(board: Board, criterion: Measure) -> str:
     good = [(a.value, b.value) for a, b in found if a.status == b.status == "ok"]
     firm = "Whether collapse causes fragility cannot be concluded: nothing here changes collapse and nothing else."
     if len(good) < 4 or min(len({a for a, _ in good}), len({b for _, b in good})) < 2:
-        return f"{firm} {plural(len(good), 'row')} are too few for a correlation."
+        return f"{firm} A correlation needs more rows than {len(good)}."
     rho = float(spearmanr([a for a, _ in good], [b for _, b in good]).statistic)
     pair = f"{collapse.heading} and {criterion.heading}"
     return f"{firm} Over {len(good)} rows, {pair} have Spearman {shown(rho, sign=True)}: it describes them."

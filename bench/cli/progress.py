@@ -19,7 +19,7 @@ def clock(seconds: float) -> str:
     """Say a duration as people do.
 
     >>> [clock(s) for s in (4.2, 75, 4000)]
-    ['4 s', '1 min 15 s', '1 h 7 min']
+    ['4 s', '1 min 15 s', '1 h 6 min']
     """
     whole = round(seconds)
     if whole < 60:
