@@ -135,8 +135,9 @@ def legend(canvas: Canvas, board: Board, labels: Sequence[str], extra: Sequence[
         for x in labels
         for k in [known[x]]
     ]
-    inches = [0.75 + 0.075 * len(str(handle.get_label())) for handle in (*handles, *extra)]
-    columns = max(1, min(len(inches), int(canvas.get_figwidth() / max(inches))))
+    inches = [0.7 + 0.07 * len(str(handle.get_label())) for handle in (*handles, *extra)]
+    width = canvas.get_figwidth()
+    columns = len(inches) if sum(inches) <= width else max(1, int(width / max(inches)))
     canvas.legend(handles=[*handles, *extra], loc="outside lower center", ncols=columns, handlelength=2.6)
 
 
