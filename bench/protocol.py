@@ -83,9 +83,9 @@ class Protocol(Section):
     """What it is meant to answer."""
     task: str
     """Task."""
-    folds: tuple[int, ...] = (0,)
+    folds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Folds of the task that are used, each with networks of its own."""
-    training_seeds: tuple[int, ...] = (0,)
+    training_seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Seeds of the initial values and of the data order."""
     noise_seed: int = 0
     """Seed of every shift's noise."""

@@ -27,6 +27,8 @@ def test_built_in_protocols_are_read_and_named_after_themselves() -> None:
         ("[[shifts]]\nsevrities = ['1']\n", "unknown key 'shifts.0.sevrities'; did you mean 'severities'?"),
         ("[[shifts]]\nseverities = ['1']\n", "the key 'shifts.0.shift' is missing"),
         ("[statistics]\nconfidence = 95\n", "statistics.confidence"),
+        ("folds = []\n", "'folds': "),
+        ("training_seeds = []\n", "'training_seeds': "),
         ("x = = 1\n", "not valid TOML"),
     ],
 )
