@@ -26,9 +26,9 @@ def pgd(
     """Return, for each eps, images within eps of the clean ones that fool the model where any step of any walk did.
 
     Untargeted cross-entropy of the true labels. Images that the model already gets wrong come back unchanged. The other
-    rules of deterministic and of stochastic models stand in `ascent`; `passes` is for the latter. The default step,
-    eps / 8, is the field's 2.5 eps / steps at 20 steps: a walk can cross the ball and still turn. The severities of
-    `PGD` suit L-inf; L2 balls of the same reach are sqrt(number of pixels) larger.
+    rules of deterministic and of stochastic models stand in `ascent`; `passes` is for the latter. The default step is
+    eps / 4, the field's 2/255 at 8/255: on digits it fools more samples than 2.5 eps / steps, and varies less with its
+    start. The severities of `PGD` suit L-inf; L2 balls of the same reach are sqrt(number of pixels) larger.
 
     Raises ValueError for an unknown norm, severities that do not rise and counts below 1; ArithmeticError where the
     logits are not finite. Madry et al. 2018, arXiv:1706.06083, section 2.1.
@@ -50,6 +50,6 @@ PGD = Shift(
     ladder=True,
     needs_target=True,
     norm="linf",
-    settings={"norm": "linf", "steps": 20, "relative_step": 0.125, "restarts": 1, "passes": 8},
+    settings={"norm": "linf", "steps": 20, "relative_step": 0.25, "restarts": 1, "passes": 8},
     choices={"norm": ("linf", "l2")},
 )
