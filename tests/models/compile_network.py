@@ -9,6 +9,9 @@ most of the time of a compilation does not depend on its size.
 import importlib
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,11 +24,9 @@ from attnbench.models.variant import Variant
 from attnbench.models.vit import VisionTransformer, VisionTransformerShape
 
 BATCH = 11
-torch.set_num_threads(1)
-layers = json.loads(sys.argv[1])
 
 
-def core(site: Site) -> nn.Module:
+def core(site: Site, layers: Sequence[tuple[str, dict[str, Any]]]) -> nn.Module:
     name, settings = layers[site.layer]
     module = importlib.import_module(f"attnbench.models.variants.{name}")
     variant = next(v for v in vars(module).values() if isinstance(v, Variant))
@@ -34,10 +35,16 @@ def core(site: Site) -> nn.Module:
     return built
 
 
-shape = VisionTransformerShape(image=6, channels=2, patch=2, dim=15, depth=len(layers), heads=5, classes=7)
-model = VisionTransformer(shape, core)
-draw_initial_values(model, 0)
-pixels = torch.rand(BATCH, 2, 6, 6, generator=torch.Generator().manual_seed(0))
-noise = drawn(model.noise(), [str(i) for i in range(BATCH)], Draw(0, "", "test"))
-compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-sys.stdout.write(str((compiled(pixels, noise) - model(pixels, noise)).abs().max().item()))
+def difference(layers: Sequence[tuple[str, dict[str, Any]]]) -> float:
+    shape = VisionTransformerShape(image=6, channels=2, patch=2, dim=15, depth=len(layers), heads=5, classes=7)
+    model = VisionTransformer(shape, partial(core, layers=layers))
+    draw_initial_values(model, 0)
+    pixels = torch.rand(BATCH, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    noise = drawn(model.noise(), [str(i) for i in range(BATCH)], Draw(0, "", "test"))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    return float((compiled(pixels, noise) - model(pixels, noise)).abs().max())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.stdout.write(str(difference(json.loads(sys.argv[1]))))
