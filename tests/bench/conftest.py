@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,3 @@ def contents(run: Path) -> dict[str, Any]:
 def measured() -> Callable[[Path], dict[str, Any]]:
     """What a run measured."""
     return contents
-
-
-def lines(text: str) -> Sequence[str]:
-    """Return the lines that say something."""
-    return [line for line in text.splitlines() if line.strip()]
