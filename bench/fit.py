@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..attacks.draw import Draw
 from ..attacks.samples import Samples
-from ..models.vit import VisionTransformer
+from ..models.network import Network
 from .noise import drawn
 
 CALIBRATION_SIZE = 256
@@ -92,7 +92,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def fit(
-    model: VisionTransformer,
+    model: Network,
     train: Samples,
     seed: int,
     *,
@@ -125,7 +125,7 @@ def fit(
     for epoch in range(epochs):
         model.train()
         total = 0.0
-        for pixels, targets, ids in batches(train, seed, epoch, count=count, classes=model.shape.classes, mixup=mixup):
+        for pixels, targets, ids in batches(train, seed, epoch, count=count, classes=model.classes, mixup=mixup):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate * learning_rate_factor(step, rising, steps)
             noise = drawn(model.noise(), ids, draw.at(epoch), device, training=True)
@@ -152,7 +152,7 @@ def fit(
 
 
 @torch.no_grad()
-def calibrate(model: VisionTransformer, calibration: Samples, draw: Draw) -> None:
+def calibrate(model: Network, calibration: Samples, draw: Draw) -> None:
     """Let the cores that have frozen quantities measure them, layer by layer, in eval mode; the others do nothing."""
     if not model.calibrates:
         return

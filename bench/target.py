@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..attacks.draw import Draw
 from ..attacks.samples import Samples
-from ..models.vit import Tap, VisionTransformer
+from ..models.network import Network, Tap
 from .noise import drawn
 
 SMALLEST_BATCH = 8
@@ -23,7 +23,7 @@ COUPLING_TOLERANCE = 1e-4
 class ModelTarget:
     """A model with frozen parameters in eval mode; hooks are off unless a tap is given."""
 
-    def __init__(self, model: VisionTransformer, weights: str = "") -> None:
+    def __init__(self, model: Network, weights: str = "") -> None:
         self.weights = weights
         self.model = model.eval().requires_grad_(False)
         self.noise = tuple(noise for noise in model.noise() if noise.when == "always")

@@ -24,7 +24,8 @@ from ..attacks.draw import Draw
 from ..attacks.samples import Samples
 from ..attacks.shift import Shift
 from ..models.logit_spread import logit_spread
-from ..models.vit import VisionTransformer, VisionTransformerShape, build
+from ..models.network import Network
+from ..models.vit import VisionTransformerShape, build
 from ..results.provenance import Provenance, provenance
 from ..results.store import Store, StoreError, digest, publish
 from .catalog import Catalog, Entry, open_catalog
@@ -80,7 +81,7 @@ class Workplace:
         settings = identity["settings"]
         return Entry(entry.value, settings, label(identity["name"], settings, entry.settings), identity)
 
-    def network(self, specification: Mapping[str, Any]) -> VisionTransformer:
+    def network(self, specification: Mapping[str, Any]) -> Network:
         """Build the network of a `train` node with its initial values."""
         variant = self.entry("variant", specification["variant"])
         shape = {k: specification["backbone"][k] for k in VisionTransformerShape._fields}

@@ -38,7 +38,7 @@ class Context(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The host's projections, for cores that project in their own way: weights `[out, in]` and biases `[out]`."""
+    """The host's projections, for cores that project in their own way; one that the core omits is None."""
 
     q: nn.Linear
     k: nn.Linear
@@ -60,6 +60,13 @@ class Projects(Protocol):
     def project(self, x: Tensor, weights: Weights) -> QKV:
         """Map the normed input to queries, keys and values."""
         ...
+
+
+@runtime_checkable
+class Omits(Protocol):
+    """A core that does without some of the host's projections, `q`, `k` or `v`; it has to project in its own way."""
+
+    omits: tuple[str, ...]
 
 
 @runtime_checkable
@@ -133,13 +140,21 @@ class Attention(nn.Module):
     fewer or other ones keeps the names and the initial values of the rest.
     """
 
+    q: nn.Linear
+    k: nn.Linear
+    v: nn.Linear
+
     def __init__(self, site: Site, core: nn.Module) -> None:
         super().__init__()
         self.site = site
         width = site.heads * site.head_dim
-        self.q = nn.Linear(site.dim, width)
-        self.k = nn.Linear(site.dim, width)
-        self.v = nn.Linear(site.dim, width)
+        omitted = core.omits if isinstance(core, Omits) else ()
+        if omitted and not isinstance(core, Projects):
+            raise TypeError(
+                f"{type(core).__name__} omits {', '.join(omitted)}; it needs a method `project` that does without"
+            )
+        for name in ("q", "k", "v"):
+            self.register_module(name, None if name in omitted else nn.Linear(site.dim, width))
         self.out = nn.Linear(width, site.dim)
         self.core = core
 

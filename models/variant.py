@@ -58,11 +58,30 @@ class Variant:
     noise: tuple[str, ...] = ()
     """Names of the noise that the core may draw, depending on its settings."""
     batch_coupled: bool = False
-    """Whether one sample's output depends on the others of its batch."""
+    """Whether one sample's output depends on the others of its batch, with the default settings."""
+    coupling_settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
+    """Settings under which the samples of a batch mix, where the defaults keep them apart."""
+    equivariant: bool = True
+    """Whether permuting the tokens permutes the outputs: without a causal mask nothing looks at a token's place."""
     layer_state: tuple[str, ...] = ()
     """What it reads from other layers: `first`, `previous`."""
     minimum_tokens: int = 1
     """Below this number of tokens the variant makes no sense and is not applicable."""
+    heads_multiple_of: int = 1
+    """The variant is not applicable where the number of heads is not a multiple of this."""
+    needs_grid: bool = False
+    """Whether it is not applicable where the tokens have no grid of patches."""
+    extra_tokens: str = ""
+    """Setting that says how many learned tokens the backbone puts in front of the patches; empty for none."""
+    norm: Literal["layer_norm", "center_norm"] = "layer_norm"
+    """Norm that the backbone puts in front of attention and MLP."""
+    parameters_of: str = ""
+    """Setting that names the variant to whose number of parameters the backbone's MLPs are widened; empty for none."""
+    cost: Literal["fused", "matrix", "linear"] = "matrix"
+    """How it computes: in fused calls (memory linear in the tokens), with matrices of tokens x tokens, or in time and
+    memory linear in the tokens."""
+    caveats: tuple[str, ...] = ()
+    """What to know before believing its numbers, one sentence each."""
     detaches: tuple[str, ...] = ()
     """Quantities through which no gradient flows with the default settings."""
     open_settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))

@@ -15,11 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import QKV, Attention, Calibrates, DrawsNoise
 from .initial_value import Generators, draw_initial_values
+from .network import Network, Tap
 from .noise import Noise
+from .norm import NormName, norm, without_affine
 from .site import Site
-
-Tap = Callable[[str, int, Tensor], None]
-"""Called with a hook point, a layer and a `[batch, token, dim]` tensor while the network runs."""
 
 
 class VisionTransformerShape(NamedTuple):
@@ -47,6 +46,10 @@ class VisionTransformerShape(NamedTuple):
     """Pixel mean that is subtracted inside the network."""
     std: float = 0.5
     """Pixel standard deviation by which it divides inside the network."""
+    extra_tokens: int = 0
+    """Learned tokens in front of the patches, which the head does not read."""
+    norm: NormName = "layer_norm"
+    """Norm in front of attention, MLP and head."""
 
 
 class PositionTable(nn.Module):
@@ -65,16 +68,32 @@ class PositionTable(nn.Module):
         return x + self.weight
 
 
+class ExtraTokens(nn.Module):
+    """Learned tokens that stand for no patch, put in front of the others (registers, arXiv:2309.16588)."""
+
+    def __init__(self, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(tokens, dim))
+
+    def draw(self, generators: Generators) -> None:
+        """Draw normal values of standard deviation 0.02."""
+        self.weight.copy_(0.02 * torch.randn(self.weight.shape, generator=generators("weight")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Put the tokens in front."""
+        return torch.cat((self.weight.expand(len(x), -1, -1), x), 1)
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP, each a residual branch that DropPath may skip for a sample."""
 
-    def __init__(self, site: Site, core: nn.Module, mlp_ratio: float, drop_path: float) -> None:
+    def __init__(self, site: Site, core: nn.Module, mlp_ratio: float, drop_path: float, norm_name: NormName) -> None:
         super().__init__()
         hidden = round(site.dim * mlp_ratio)
         self.drop_path = drop_path
-        self.norm1 = nn.LayerNorm(site.dim)
+        self.norm1 = norm(norm_name, site.dim)
         self.attention = Attention(site, core)
-        self.norm2 = nn.LayerNorm(site.dim)
+        self.norm2 = norm(norm_name, site.dim)
         self.fc1 = nn.Linear(site.dim, hidden)
         self.fc2 = nn.Linear(hidden, site.dim)
 
@@ -106,12 +125,8 @@ class Block(nn.Module):
         return x + self._keep(y, None if drops is None else drops[:, 1]), qkv
 
 
-class VisionTransformer(nn.Module):
-    """Images in [0, 1] to logits; normalisation is inside.
-
-    Hook points of a `Tap`: `read` at layer l is the normalised stream, affine removed, that attention l reads, and at
-    layer `depth` the one that the head reads; `stream` is the residual stream before that norm.
-    """
+class VisionTransformer(Network):
+    """Images in [0, 1] to logits; normalisation is inside."""
 
     def __init__(self, shape: VisionTransformerShape, core: Callable[[Site], nn.Module]) -> None:
         super().__init__()
@@ -124,9 +139,10 @@ class VisionTransformer(nn.Module):
         self.shape = shape
         side = shape.image // shape.patch
         tokens = side * side
-        self.checkpointing = False
+        self.classes = shape.classes
         self.embed = nn.Linear(shape.channels * shape.patch**2, shape.dim)
         self.position = PositionTable(tokens, shape.dim)
+        self.extra = ExtraTokens(shape.extra_tokens, shape.dim) if shape.extra_tokens else None
         self.blocks = nn.ModuleList()
         for layer in range(shape.depth):
             site = Site(
@@ -135,15 +151,15 @@ class VisionTransformer(nn.Module):
                 dim=shape.dim,
                 heads=shape.heads,
                 head_dim=shape.dim // shape.heads,
-                tokens=tokens,
-                prefix_tokens=0,
+                tokens=tokens + shape.extra_tokens,
+                prefix_tokens=shape.extra_tokens,
                 grid=(side, side),
                 causal=False,
                 scale=(shape.dim // shape.heads) ** -0.5,
             )
             drop_path = shape.drop_path * layer / max(shape.depth - 1, 1)
-            self.blocks.append(Block(site, core(site), shape.mlp_ratio, drop_path))
-        self.norm = nn.LayerNorm(shape.dim)
+            self.blocks.append(Block(site, core(site), shape.mlp_ratio, drop_path, shape.norm))
+        self.norm = norm(shape.norm, shape.dim)
         self.head = nn.Linear(shape.dim, shape.classes)
 
     def _layers(self) -> list[Block]:
@@ -181,25 +197,27 @@ class VisionTransformer(nn.Module):
         """
         given = {} if noise is None else noise
         x = self.tokens(pixels)
+        x = x if self.extra is None else self.extra(x)
         first: QKV | None = None
         previous: QKV | None = None
         for layer, block in enumerate(self._layers()):
             own = {n.name: given[f"{layer}.{n.name}"] for n in block.noise() if self.training or n.when == "always"}
             if tap is not None:
-                self._show(tap, layer, x)
+                self._show(tap, layer, x, block.norm1)
             if self.checkpointing and self.training and not calibrating:
                 x, previous = checkpoint(block, x, first, previous, own, use_reentrant=False)
             else:
                 x, previous = block(x, first, previous, own, calibrating)
             first = previous if first is None else first
         if tap is not None:
-            self._show(tap, len(self.blocks), x)
-        logits: Tensor = self.head(self.norm(x).mean(1))
+            self._show(tap, len(self.blocks), x, self.norm)
+        logits: Tensor = self.head(self.norm(x[:, self.shape.extra_tokens :]).mean(1))
         return logits
 
-    def _show(self, tap: Tap, layer: int, x: Tensor) -> None:
-        tap("stream", layer, x)
-        tap("read", layer, F.layer_norm(x, (x.shape[-1],)))
+    def _show(self, tap: Tap, layer: int, x: Tensor, read_by: nn.Module) -> None:
+        patches = x[:, self.shape.extra_tokens :]
+        tap("stream", layer, patches)
+        tap("read", layer, without_affine(read_by, patches))
 
 
 def build(

@@ -68,6 +68,7 @@ ELLIPTICAL = Variant(
     layer_state=("previous",),
     detaches=("metric",),
     open_settings={"gradient": "open"},
+    cost="fused",
     pretrained="lossy",
     reported=(
         Reported(

@@ -42,5 +42,6 @@ L2 = Variant(
     formula="softmax(-|q - k|^2 / sqrt(d)) v",
     family="l2",
     attention_map="row_stochastic",
+    cost="fused",
     pretrained="lossy",
 )

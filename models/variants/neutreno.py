@@ -35,5 +35,6 @@ NEUTRENO = Variant(
     attention_map="signed",
     settings={"strength": 0.6},
     layer_state=("first",),
+    cost="fused",
     pretrained="lossy",
 )

@@ -40,6 +40,7 @@ QUEST = Variant(
     formula="softmax(q k' / |k|) v",
     family="key_norm",
     attention_map="row_stochastic",
+    cost="fused",
     pretrained="lossy",
     reported=(
         Reported(

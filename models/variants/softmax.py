@@ -32,5 +32,6 @@ SOFTMAX = Variant(
     formula="softmax(q k' / sqrt(d)) v",
     family="softmax",
     attention_map="row_stochastic",
+    cost="fused",
     pretrained="lossless",
 )

@@ -66,6 +66,7 @@ SOFTMAX_MATCHED = Variant(
     attention_map="row_stochastic",
     settings={"donor": "elliptical"},
     extra_parameters="none learned; two frozen numbers a head",
+    cost="fused",
     pretrained="lossy",
     calibrates=True,
     measured=("logit_spread",),

@@ -35,6 +35,7 @@ TWICING = Variant(
     formula="(2 A - A^2) v, A = softmax(q k' / sqrt(d))",
     family="twicing",
     attention_map="signed",
+    cost="fused",
     pretrained="lossy",
     reported=(
         Reported(

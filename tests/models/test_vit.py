@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from attnbench.attacks.draw import Draw
 from attnbench.bench.noise import drawn
 from attnbench.models.attention import QKV, Context
+from attnbench.models.demand import carrying, parameter_count, widened
 from attnbench.models.initial_value import draw_initial_values
 from attnbench.models.noise import Noise
 from attnbench.models.site import Site
@@ -25,6 +27,7 @@ from attnbench.models.variants.l2 import L2
 from attnbench.models.variants.neutreno import NEUTRENO
 from attnbench.models.variants.quest import QUEST
 from attnbench.models.variants.random_metric import RANDOM_METRIC
+from attnbench.models.variants.registers import REGISTERS
 from attnbench.models.variants.softmax import SOFTMAX
 from attnbench.models.variants.softmax_matched import SOFTMAX_MATCHED
 from attnbench.models.variants.static_metric import STATIC_METRIC
@@ -393,3 +396,54 @@ def test_a_calibrated_layer_reads_layers_that_are_calibrated_already() -> None:
 def test_a_shape_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"cannot be cut|cannot be shared|below 1"):
         build(SOFTMAX.core, {}, VisionTransformerShape()._replace(**wrong), 0)
+
+
+# What a variant asks of the backbone
+
+
+def test_extra_tokens_come_first_and_neither_the_head_nor_a_tap_sees_them() -> None:
+    model = build(Probe, {}, SHAPE._replace(extra_tokens=4, depth=2), 0)
+    seen = tapped(model)
+    assert all(tokens.shape == (BATCH, 9, 15) for tokens in seen.values())
+    probe = model.blocks[0].get_submodule("attention.core")
+    assert probe.ctx.residual.shape == (BATCH, 13, 15)
+    assert torch.equal(probe.ctx.residual[:, :4], model.state_dict()["extra.weight"].expand(BATCH, -1, -1))
+    assert torch.equal(probe.ctx.residual[:, 4:], seen["stream", 0])
+    assert probe.site.tokens == 13
+    assert probe.site.prefix_tokens == 4
+    torch.testing.assert_close(model(pixels()), model.head(model.norm(seen["stream", 2]).mean(1)))
+
+
+def test_extra_tokens_leave_the_other_initial_values_alone() -> None:
+    plain, more = built(SOFTMAX, {}).state_dict(), built(REGISTERS, {}, extra_tokens=4).state_dict()
+    assert set(more) - set(plain) == {"extra.weight"}
+    assert all(torch.equal(more[name], tensor) for name, tensor in plain.items())
+    assert more["extra.weight"].std() == pytest.approx(0.02, rel=0.3)
+
+
+def test_a_centre_norm_centres_and_does_not_divide() -> None:
+    model = build(Probe, {}, SHAPE._replace(norm="center_norm"), 0)
+    seen = tapped(model)
+    stream = seen["stream", 1]
+    torch.testing.assert_close(seen["read", 1], 15 / 14 * (stream - stream.mean(-1, keepdim=True)))
+    assert not any(isinstance(module, nn.LayerNorm) for module in model.modules())
+
+
+@pytest.mark.parametrize("more", [0, 7, 500, -900])
+def test_widening_meets_a_number_of_parameters_to_within_half_a_hidden_unit_a_block(more: int) -> None:
+    wanted = parameter_count(SOFTMAX.core, {}, SHAPE) + more
+    shape = widened(SHAPE, SOFTMAX.core, {}, wanted)
+    model = build(SOFTMAX.core, {}, shape, 0)
+    assert abs(sum(p.numel() for p in model.parameters()) - wanted) <= 3 * (2 * 15 + 1) / 2
+
+
+def test_a_network_that_cannot_be_narrowed_so_far_is_refused() -> None:
+    with pytest.raises(ValueError, match="no MLP is narrow enough for 10 parameters"):
+        widened(SHAPE, SOFTMAX.core, {}, 10)
+
+
+def test_a_variant_gets_the_tokens_and_the_norm_that_it_asks_for() -> None:
+    assert carrying(SHAPE, SOFTMAX, {}) == SHAPE
+    assert carrying(SHAPE, REGISTERS, {"count": 3}) == SHAPE._replace(extra_tokens=3)
+    asking = replace(SOFTMAX, norm="center_norm")
+    assert carrying(SHAPE, asking, {}) == SHAPE._replace(norm="center_norm")
