@@ -36,7 +36,8 @@ class Variant:
     name: str
     """Lower snake case, equal to the file's name for built-in variants."""
     core: Callable[..., Any]
-    """Called as `core(site, **settings)`, and with one keyword for each name in `measured`; returns a module."""
+    """Called as `core(site, **settings)`, and with one keyword for each name in `measured`; returns a module. Where
+    `builds` is `network`, called as `core(**settings)`."""
     source: str
     """Paper and equation."""
     version: int
@@ -77,6 +78,8 @@ class Variant:
     """Norm that the backbone puts in front of attention and MLP."""
     parameters_of: str = ""
     """Setting that names the variant to whose number of parameters the backbone's MLPs are widened; empty for none."""
+    logits: bool = False
+    """Whether it is softmax(logits) v and its core shows the logits, so that its temperature can be measured."""
     cost: Literal["fused", "matrix", "linear"] = "matrix"
     """How it computes: in fused calls (memory linear in the tokens), with matrices of tokens x tokens, or in time and
     memory linear in the tokens."""
@@ -98,3 +101,32 @@ class Variant:
     """Variants whose claim this one is a control for."""
     reported: tuple[Reported, ...] = ()
     """Numbers of the paper, each with its protocol."""
+    builds: Literal["core", "network"] = "core"
+    """What `core` returns: one layer's attention, or a whole network from pixels to logits that is used as it is."""
+
+
+def why_unfit(variant: Variant, *, tokens: int, heads: int, grid: bool) -> str:
+    """Return why a variant makes no sense in a network of some sizes, an empty string where it does."""
+    if tokens < variant.minimum_tokens:
+        return f"needs {variant.minimum_tokens} tokens, there are {tokens}"
+    if heads % variant.heads_multiple_of:
+        return f"needs a multiple of {variant.heads_multiple_of} heads, there are {heads}"
+    return "needs a grid of patches, there is none" if variant.needs_grid and not grid else ""
+
+
+def swap_fault(variant: Variant) -> str:
+    """Return why a variant cannot enter a timm model, an empty string where it may.
+
+    A timm model has its projections, tokens and norms already, and whoever changes them keeps none of its weights.
+    """
+    if variant.builds != "core":
+        return "it is a whole network of its own; use it as a model"
+    if variant.extra_tokens:
+        return f"it asks for tokens of its own ({variant.extra_tokens}); use a timm model with registers (reg4) instead"
+    if variant.norm != "layer_norm":
+        return f"it asks for the norm {variant.norm}; use it in the backbone vit"
+    if variant.parameters_of:
+        return "it asks for MLPs of another width; set the option mlp_ratio with the variant softmax instead"
+    if variant.pretrained == "impossible":
+        return "it has other projections than softmax attention; use it in the backbone vit"
+    return ""

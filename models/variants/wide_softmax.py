@@ -28,9 +28,11 @@ WIDE_SOFTMAX = Variant(
     attention_map="row_stochastic",
     settings={"donor": "gated"},
     parameters_of="donor",
+    logits=True,
     cost="fused",
     extra_parameters="as many as the donor's, in the MLPs",
     pretrained="impossible",
+    control_for=("gated",),
     reported=(
         Reported(
             value=69.0,
