@@ -1,6 +1,7 @@
 """What the workbench asks of every network: pixels in [0, 1] to logits, declared noise, places to look, calibration."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,6 +24,23 @@ class Network(nn.Module):
     """Number of logits."""
     checkpointing: bool = False
     """Whether blocks are computed again in the backward pass instead of kept, while training."""
+
+    @property
+    def inner(self) -> nn.Module:
+        """The module whose tensors a file of weights names."""
+        return self
+
+    def origin(self) -> dict[str, Any]:
+        """Return how weights and mechanism came into it, where a report has to say it."""
+        return {}
+
+    def attentions(self) -> list[nn.Module]:
+        """Return the cores, first layer first; none for a network that is not built around them."""
+        return []
+
+    def replace_attention(self, layer: int, core: nn.Module) -> None:
+        """Put another core into a layer."""
+        raise IndexError(f"there is no attention to replace in layer {layer} of {type(self).__name__}")
 
     def noise(self) -> tuple[Noise, ...]:
         """Return all noise that a pass needs; nothing for a network without randomness."""

@@ -165,6 +165,14 @@ class VisionTransformer(Network):
     def _layers(self) -> list[Block]:
         return [cast(Block, block) for block in self.blocks]
 
+    def attentions(self) -> list[nn.Module]:
+        """Return the cores, first layer first."""
+        return [block.attention.core for block in self._layers()]
+
+    def replace_attention(self, layer: int, core: nn.Module) -> None:
+        """Put another core into a layer."""
+        self._layers()[layer].attention.core = core
+
     def noise(self) -> tuple[Noise, ...]:
         """Return all noise that a pass needs, each name led by its block's index (`2.metric`)."""
         return tuple(n._replace(name=f"{i}.{n.name}") for i, b in enumerate(self._layers()) for n in b.noise())
@@ -172,7 +180,7 @@ class VisionTransformer(Network):
     @property
     def calibrates(self) -> bool:
         """Whether any core has frozen quantities that are measured on training samples."""
-        return any(isinstance(block.attention.core, Calibrates) for block in self._layers())
+        return any(isinstance(core, Calibrates) for core in self.attentions())
 
     def tokens(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token dim"]:
         """Cut the normalised image into patches and embed them."""
