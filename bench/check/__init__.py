@@ -1,0 +1,1 @@
+"""Proves what a variant says about itself: shapes, gradients, dependences, extremes, costs, life in a network."""
