@@ -1,23 +1,26 @@
-"""attnbench from Python: `plan`, `run` and `report`, the same as the commands of that name, and `records`."""
+"""attnbench from Python: `plan`, `run` and `report` as on the command line, `evaluate` for a network at hand."""
 
 import contextlib
 import fcntl
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..results.store import Store
 from .catalog import Catalog, open_catalog
 from .engine import Engine, Event, Limits, Outcome
 from .error import AttnbenchError, BadInput, Incomplete
+from .given import Given, files_by_digest, read_given, start_of
 from .plan import Plan, make_plan
-from .protocol import Protocol, find_protocol
+from .protocol import Protocol, find_protocol, read_backbone, read_swap
 from .selection import expanded
 from .state import State, invalid_cells, states
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
 
 class Asked(NamedTuple):
@@ -29,6 +32,14 @@ class Asked(NamedTuple):
     """Rows to add: names, or files that declare them."""
     only: tuple[str, ...] = ()
     """Rows to limit the work to."""
+    models: tuple[str, ...] = ()
+    """Rows to add that are whole networks: `FILE.py:FUNCTION` or `NAME=FILE.py:FUNCTION`."""
+    weights: tuple[str, ...] = ()
+    """Weights that stand for a training: `NAME@SEED=FILE` or `NAME@SEED/FOLD=FILE`."""
+    swaps: tuple[str, ...] = ()
+    """Pairs of rows whose attention is exchanged after training: `A:B`."""
+    backbone: str = ""
+    """Another network than the protocol's: `timm:NAME(option=value,...)` or `vit(dim=32,...)`."""
     limit: int | None = None
     """Number of test samples."""
     out: Path | None = None
@@ -66,53 +77,81 @@ class Ran(NamedTuple):
         return 1 if self.invalid or any(state in ("failed", "blocked") for state in self.known.values()) else 0
 
 
-def _added(catalog: Catalog, variants: Iterable[str]) -> list[str]:
-    """Return the rows that `--variant` adds: a file stands for all variants that it declares."""
+def added(catalog: Catalog, variants: Iterable[str], models: Iterable[str]) -> list[str]:
+    """Return the rows that `--variant` and `--model` add: a file stands for all variants that it declares."""
     names: list[str] = []
     for text in variants:
-        path, parenthesis, settings = text.partition("(")
-        if path.endswith(".py"):
-            declared = catalog.add_file(path)
-            own = [d.value.name for d in declared if d.value.name in catalog.found["variant"]]
-            if not own:
-                raise BadInput(f"{path} declares no variant; add a constant such as MINE = Variant(name=..., core=...)")
-            names.extend(name + parenthesis + settings for name in own)
-        else:
+        match = re.fullmatch(r"(.+?\.py)(?:(\(.*\))|:(.+))?", text.strip(), flags=re.DOTALL)
+        if match is None:
             names.append(text)
-    return expanded("variant", names, catalog.names("variant"))
+            continue
+        declared = catalog.add_file(match[1])
+        own = [d.value.name for d in declared if d.value.name in catalog.found["variant"]]
+        if not own:
+            raise BadInput(f"{match[1]} declares no variant; add a constant such as MINE = Variant(name=..., core=...)")
+        settings = match[2] or (f"({match[3]})" if match[3] else "")
+        names.extend(name + settings for name in own)
+    rows = expanded("variant", names, catalog.names("variant"))
+    return [*rows, *map(catalog.add_model, models)]
 
 
 def _chosen(asked: Asked) -> Protocol:
     protocol = find_protocol(asked.protocol)
-    return protocol if asked.limit is None else protocol.model_copy(update={"limit": asked.limit})
+    changes: dict[str, Any] = {} if asked.limit is None else {"limit": asked.limit}
+    if asked.backbone:
+        changes["backbone"] = read_backbone(asked.backbone)
+    if asked.swaps:
+        changes["swaps"] = (*protocol.swaps, *map(read_swap, asked.swaps))
+    return protocol.model_copy(update=changes)
+
+
+def _earlier(store: Store) -> dict[str, Any]:
+    """Return what earlier runs into the same folder planned."""
+    return store.run() if (store.root / "run.json").exists() else {}
+
+
+def _gone() -> Any:
+    raise BadInput("this network lived in a Python process that has ended; evaluate it again")
 
 
 def _kept(store: Store, catalog: Catalog) -> list[str]:
     """Return the rows that earlier runs added; one that no longer exists is left out."""
-    if not (store.root / "run.json").exists():
-        return []
     kept: list[str] = []
-    for added in store.run().get("added", ()):
+    for row in _earlier(store).get("added", ()):
         with contextlib.suppress(AttnbenchError):
-            if added["file"] and added["file"] not in catalog.files:
-                catalog.remember_file(added["file"])
-            catalog.variant(added["row"])
-            kept.append(added["row"])
+            if row.get("model"):
+                catalog.add_model(row["model"], run=False)
+            elif row.get("tree"):
+                catalog.add_object(row["row"], _gone, row["tree"])
+            elif row["file"] and row["file"] not in catalog.files:
+                catalog.remember_file(row["file"])
+            catalog.variant(row["row"])
+            kept.append(row["row"])
     return kept
 
 
 def plan(asked: Asked | str) -> Planned:
     """Return everything that is asked for, and the folder that it belongs to; neither torch nor timm is imported."""
-    asked = Asked(asked) if isinstance(asked, str) else asked
+    return _planned(Asked(asked) if isinstance(asked, str) else asked, open_catalog())
+
+
+def _planned(asked: Asked, catalog: Catalog) -> Planned:
     protocol = _chosen(asked)
     store = Store(asked.out if asked.out is not None else Path("runs") / protocol.title)
-    catalog = open_catalog()
-    names = _added(catalog, asked.variants)
+    names = added(catalog, asked.variants, asked.models)
     kept = _kept(store, catalog)
-    made = make_plan(protocol, catalog, names, asked.only, kept, store.has)
-    added = {entry.label: entry for entry in map(catalog.variant, [*kept, *names])}
+    given = read_given(asked.weights, protocol.folds)
+    kept_weights = [Given(**weights) for weights in _earlier(store).get("weights", ())]
+    made = make_plan(protocol, catalog, names, asked.only, kept, store.has, given, kept_weights)
+    entries = {entry.label: entry for entry in map(catalog.variant, [*kept, *names])}
     made.document["added"] = [
-        {"row": label, "file": catalog.file_of(entry.value.name)} for label, entry in added.items()
+        {
+            "row": label,
+            "file": catalog.file_of(entry.value.name),
+            "model": catalog.model_of(entry.value.name),
+            "tree": catalog.objects.get(entry.value.name, ""),
+        }
+        for label, entry in entries.items()
     ]
     return Planned(made, store)
 
@@ -171,12 +210,48 @@ def run(
             raise Incomplete(f"cannot write in {store.root} ({error.strerror}); {fix}") from None
         known = states(made, store, retry_failed=retry_failed)
         begin(planned, known)
-        options = {"files": list(made.files), "batch": batch, "device": device, "data": data}
+        options = {
+            "files": list(made.files),
+            "models": list(made.models),
+            "weights": {**files_by_digest(made.weights), **start_of(made.protocol)},
+            "batch": batch,
+            "device": device,
+            "data": data,
+        }
         setup = {"store": str(store.root), "options": options}
         outcome = Engine(made, store, known, setup, limits, listen).run()
     if outcome.unfit:
         raise BadInput(outcome.unfit)
     return Ran(made, store, outcome, known, invalid_cells(made, store, known))
+
+
+def evaluate(
+    model: "nn.Module",
+    protocol: str,
+    *,
+    name: str = "mine",
+    limit: int | None = None,
+    out: Path | None = None,
+    **options: Any,
+) -> "pd.DataFrame":
+    """Judge a network of this process under a protocol and return its numbers, one row a record.
+
+    `model` maps pixels `[batch, channel, height, width]` in [0, 1] to logits `[batch, class]`; it is used as it is, in
+    eval mode, and a copy of it at that. Its row joins the run in `out` (`runs/<protocol>` where none is given), so a
+    report of that folder shows it beside the others; calling again with the same network computes nothing anew.
+    `options` are `batch`, `device` and `data`, as in `run`. Raises BadInput where the network cannot be judged.
+    """
+    from .evaluation import add_network, evaluated
+
+    catalog = open_catalog()
+    add_network(catalog, name, model)
+    planned = _planned(Asked(protocol, variants=(name,), only=(name,), limit=limit, out=out), catalog)
+    planned.store.create()
+    with _alone(planned.store):
+        planned.store.publish_run(planned.plan.document)
+        evaluated(planned.plan, planned.store, catalog, name, options)
+    found = records(planned.store.root)
+    return found[found["label"] == name].reset_index(drop=True)
 
 
 def report(folder: Path | str, destination: Path | None = None) -> Path:

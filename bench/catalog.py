@@ -4,7 +4,8 @@ Built-in declarations stand in their rooms, those of installed packages are foun
 `attnbench.variants`, `attnbench.shifts`, ..., and those of a user in the files named on the command line.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata, util
@@ -15,7 +16,7 @@ from ..attacks.adversarial.torchattacks import torchattacks_shift
 from ..attacks.shift import Shift
 from ..metrics.metric import Metric
 from ..models.variant import Variant
-from .declaration import Declared, Origin, read_declarations
+from .declaration import Declared, Deferred, Origin, read_declarations
 from .error import AttnbenchError, BadDeclaration, BadInput, UnknownName
 from .recipe import Recipe
 from .selection import Setting, label, parsed, resolved
@@ -59,6 +60,10 @@ class Catalog:
     """Installed plugins that could not be read, each with the reason."""
     files: list[str] = field(default_factory=list)
     """Files that the user named."""
+    models: list[str] = field(default_factory=list)
+    """Networks that the user named, `NAME=FILE:FUNCTION` each."""
+    objects: dict[str, str] = field(default_factory=dict)
+    """Networks of this process, by name the digest that stands for each."""
 
     def add(self, origin: Origin, only: str = "") -> list[Declared]:
         """Read a file and take in what it declares; a name that is taken raises BadDeclaration naming both owners."""
@@ -86,6 +91,52 @@ class Catalog:
         if str(origin.path) not in self.files:
             self.files.append(origin.path)
         return declarations
+
+    def add_model(self, text: str, *, run: bool = True) -> str:
+        """Take in a network that the user named, `FILE:FUNCTION` or `NAME=FILE:FUNCTION`; return its name.
+
+        `run` imports the file, so that its faults show before anything runs.
+        """
+        match = re.fullmatch(r"(?:([^=]+)=)?(.+\.py):([A-Za-z_]\w*)", text)
+        if match is None:
+            raise BadInput(f"cannot read --model '{text}'; write FILE.py:FUNCTION or NAME=FILE.py:FUNCTION")
+        path, function = str(Path(match[2]).resolve()), match[3]
+        name = match[1] or Path(path).stem + ("" if function == "build" else f"_{function}")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise BadInput(
+                f"a network cannot be called '{name}'; letters, digits, _ . and - are allowed: NAME={match[2]}:..."
+            )
+        declared = Declared(own_network(name, Deferred(Origin(path), function), match[2]), Origin(path))
+        owner = self.found["variant"].get(name)
+        if owner is not None and owner.value != declared.value:
+            raise BadDeclaration(
+                f"'{name}' is taken by {owner.origin.path}; name the network: NAME={match[2]}:{function}"
+            )
+        if not Path(path).is_file():
+            raise BadInput(f"cannot read {match[2]} (no such file); check --model")
+        if run and not callable(getattr(declared.origin.load(), function, None)):
+            raise BadInput(
+                f"{match[2]} has no function '{function}'; give --model {match[2]}:FUNCTION, one that returns a module"
+            )
+        self.found["variant"][name] = declared
+        resolved_text = f"{name}={path}:{function}"
+        if resolved_text not in self.models:
+            self.models.append(resolved_text)
+        return name
+
+    def add_object(self, name: str, build: Callable[[], Any], tree: str) -> None:
+        """Take in a network of this process, with the digest that stands for it."""
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise BadInput(f"a network cannot be called '{name}'; letters, digits, _ . and - are allowed")
+        if name in self.found["variant"]:
+            raise BadDeclaration(f"'{name}' is taken by {self.found['variant'][name].origin.path}; choose another name")
+        origin = Origin("in this process")
+        self.found["variant"][name] = Declared(own_network(name, build, origin.path), origin)
+        self.objects[name] = tree
+
+    def model_of(self, variant: str) -> str:
+        """Return how the user named a network, so that it can be named again; empty for variants."""
+        return next((text for text in self.models if text.partition("=")[0] == variant), "")
 
     def remember_file(self, path: str) -> None:
         """Take in a file that an earlier run named, without running it."""
@@ -121,7 +172,11 @@ class Catalog:
         identity: dict[str, Any] = {"name": name, "settings": settings}
         if declared.origin.module.partition(".")[0] == PACKAGE:
             identity["version"] = value.version
+        elif name in self.objects:
+            identity["tree"] = self.objects[name]
         else:
+            if isinstance(value, Variant) and value.builds == "network":
+                identity["function"] = getattr(value.core, "attribute", "")
             identity["tree"] = source_digest(Path(declared.origin.path), declared.origin.module)
         return Entry(value, settings, label(name, settings, defaults), identity)
 
@@ -177,10 +232,27 @@ def _add_installed(catalog: Catalog) -> None:
                 catalog.broken.append(f"{point.name} ({point.value}): {error}")
 
 
-def open_catalog(files: Iterable[str] = ()) -> Catalog:
-    """Return the catalogue of everything built in, installed, and in the files named."""
+def own_network(name: str, core: Callable[..., Any], source: str) -> Variant:
+    """Return the declaration of a network that a user brings whole."""
+    return Variant(
+        name=name,
+        core=core,
+        source=source,
+        version=1,
+        summary="A network of the user's own, used as it is.",
+        formula="",
+        family=name,
+        attention_map="implicit",
+        builds="network",
+    )
+
+
+def open_catalog(files: Iterable[str] = (), models: Iterable[str] = ()) -> Catalog:
+    """Return the catalogue of everything built in, installed, and in the files and networks named."""
     catalog = Catalog({kind: dict(entries) for kind, entries in _builtin().items()})
     _add_installed(catalog)
     for path in files:
         catalog.add_file(path)
+    for text in models:
+        catalog.add_model(text)
     return catalog

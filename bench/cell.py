@@ -206,6 +206,7 @@ def _summary(
             if layer is not None and metric.kept_by_sample:
                 kept = [v if v == v else None for v in values.tolist()]
                 columns[f"{name}@{metric.hook_point}.{layer}"] = pa.array(kept, pa.float32())
+        records.extend(_unseen(metrics, rung, severity))
         tables.append(columns)
     broken = _first_broken([columns["correct"].to_numpy() < 0.5 for columns in tables])
     for columns in tables:
@@ -214,6 +215,16 @@ def _summary(
     passes = 1 if target.deterministic else JUDGE_PASSES
     common = {"deterministic": target.deterministic, "passes": passes, "coupling": coupling}
     return Filled(records, {**common, "severities": facts}, outcomes)
+
+
+def _unseen(metrics: Sequence[Metric], rung: _Rung, severity: str) -> Iterator[Record]:
+    """Yield an empty record for each metric of tokens where the network showed none."""
+    shown = {name for name, _ in rung.values}
+    for metric in metrics:
+        if metric.needs == "tokens" and metric.name not in shown:
+            reason = f"the network shows no tokens at '{metric.hook_point}'"
+            record = Record(metric.name, None, metric.unit, metric.better, 0, severity, metric.hook_point)
+            yield replace(record, status="null", reason=reason)
 
 
 def mixing(coupling: float) -> str:

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from .error import BadInput
 
+SHOWN = 6
+"""Names that a message lists before it only counts."""
+
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Return the content of a safetensors file."""
@@ -23,19 +26,29 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise BadInput(f"{path} cannot be read ({error}); delete it and run the same command again") from None
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill a network from a file; names or shapes that differ raise BadInput naming the first."""
+def load_weights(
+    model: nn.Module, path: Path, fix: str = "delete the file and run the same command again"
+) -> dict[str, Tensor]:
+    """Fill a network from a file and return its tensors; names or shapes that differ raise BadInput."""
     given = load_tensors(path)
     wanted = model.state_dict()
-    fix = "delete the file and run the same command again, or give the weights of this network"
-    for name in sorted(wanted.keys() | given.keys()):
-        if name not in given:
-            raise BadInput(f"{path} lacks '{name}', which the network needs; {fix}")
-        if name not in wanted:
-            raise BadInput(f"{path} holds '{name}', which the network does not have; {fix}")
-        if given[name].shape != wanted[name].shape:
-            raise BadInput(
-                f"{path}: '{name}' has shape {list(given[name].shape)}, "
-                f"the network needs {list(wanted[name].shape)}; {fix}"
-            )
+    parts = {
+        "lacks": sorted(wanted.keys() - given.keys()),
+        "holds what the network does not have:": sorted(given.keys() - wanted.keys()),
+        "differs in shape:": [
+            f"{name} {list(given[name].shape)} for {list(wanted[name].shape)}"
+            for name in sorted(wanted.keys() & given.keys())
+            if given[name].shape != wanted[name].shape
+        ],
+    }
+    faults = [f"{what} {_some(names)}" for what, names in parts.items() if names]
+    if faults:
+        raise BadInput(f"{path} {'; '.join(faults)}; {fix}")
     model.load_state_dict(given)
+    return given
+
+
+def _some(names: list[str]) -> str:
+    """Return the first names and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..results.provenance import provenance
 from ..results.store import Store
-from .graph import Node
+from .node import Node
 from .plan import Plan
 from .process import Events, Message, Process
 from .state import State

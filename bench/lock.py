@@ -15,13 +15,21 @@ from ..models.version import VERSION as BACKBONE_VERSION
 from ..results.store import publish, strict_json
 from .catalog import ROOMS, ROOT, open_catalog
 from .syntax_tree import local_files, tree_digest
-from .version import EVALUATION_VERSION, TRAINING_VERSION
+from .version import EVALUATION_VERSION, SWAP_VERSION, TRAINING_VERSION
 
 PATH = Path(__file__).resolve().parent / "lock.json"
 MACHINES: Mapping[str, tuple[int, tuple[str, ...]]] = {
     "backbone": (
         BACKBONE_VERSION,
-        ("models/attention.py", "models/initial_value.py", "models/noise.py", "models/site.py", "models/vit.py"),
+        (
+            "models/attention.py",
+            "models/initial_value.py",
+            "models/noise.py",
+            "models/site.py",
+            "models/vit.py",
+            "models/demand.py",
+            "models/norm.py",
+        ),
     ),
     "draw": (DRAW_VERSION, ("attacks/draw.py",)),
     "training": (TRAINING_VERSION, ("bench/fit.py", "bench/noise.py", "models/logit_spread.py")),
@@ -29,6 +37,7 @@ MACHINES: Mapping[str, tuple[int, tuple[str, ...]]] = {
         torchattacks_shift("torchattacks:PGD").version,
         tuple(f"attacks/adversarial/{name}.py" for name in ("foreign", "isolation", "torchattacks")),
     ),
+    "swap": (SWAP_VERSION, ("bench/swapping.py", "models/swap.py")),
     "evaluation": (EVALUATION_VERSION, ("bench/ball.py", "bench/cell.py", "bench/target.py")),
 }
 """Files that move numbers without declaring anything, by the version that answers for them."""

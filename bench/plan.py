@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from ..models.variant import Variant, swap_fault, why_unfit
 from .catalog import Catalog
 from .error import BadProtocol, UnknownName
-from .graph import AA_SEED, Graph, Node, Row
+from .given import Given, unmatched
+from .graph import AA_SEED, Graph
+from .node import Node, Row
 from .protocol import Protocol
 from .selection import expanded
 
@@ -25,6 +28,10 @@ class Plan:
     """Rows that make no sense here, each with the reason."""
     files: tuple[str, ...]
     """Files with declarations that the user named."""
+    models: tuple[str, ...]
+    """Networks that the user named."""
+    weights: tuple[Given, ...]
+    """Weights that stand for a training."""
     document: dict[str, Any]
     """Content of run.json."""
 
@@ -64,31 +71,40 @@ def make_plan(
     only: Iterable[str] = (),
     kept: Iterable[str] = (),
     has: Callable[[str, str], bool] = lambda kind, key: False,
+    given: Iterable[Given] = (),
+    kept_weights: Iterable[Given] = (),
 ) -> Plan:
     """Return everything that a protocol asks for. Neither torch nor timm is imported.
 
     `extra` adds rows; `only` limits the work to the rows whose label or name it lists; `kept` are rows of earlier runs
-    into the same folder, which stay on the board where `has` says that any of their cells is there.
+    into the same folder, which stay on the board where `has` says that any of their cells is there. `given` are weights
+    that stand for a training, `kept_weights` those of kept rows.
     """
-    graph = Graph(protocol, catalog)
+    brought = list(given)
+    graph = Graph(protocol, catalog, brought)
     asked = rows_of(protocol, catalog, extra)
     wanted = _wanted(asked, list(only))
-    given = protocol.statistics.baseline if "baseline" in protocol.statistics.model_fields_set else ""
-    for key, label in (("statistics.baseline", given), ("aa_row", protocol.aa_row)):
+    baseline = protocol.statistics.baseline if "baseline" in protocol.statistics.model_fields_set else ""
+    for key, label in (("statistics.baseline", baseline), ("aa_row", protocol.aa_row)):
         if label and label not in {row.label for row in asked if row.role != "a/a"}:
             raise BadProtocol(f"{key} is '{label}', which is no row; the rows are {', '.join(r.label for r in asked)}")
     rows, unfit = [], []
-    tokens = (graph.task.value.pixels["image"] // protocol.backbone.patch) ** 2
+    tokens = protocol.backbone.patches(int(graph.task.value.pixels["image"]))
     for row in asked:
-        if tokens < row.variant.value.minimum_tokens:
-            unfit.append((row.label, f"needs {row.variant.value.minimum_tokens} tokens, there are {tokens}"))
+        reason = _why_unfit(row.variant.value, protocol, tokens)
+        if reason:
+            unfit.append((row.label, reason))
         else:
             rows.append(row)
     graph.grow(rows)
+    for pair in protocol.swaps:
+        unfit.extend(graph.swap(pair, rows))
+    unmatched(brought, ((n.label, n.training_seed, n.fold) for n in graph.nodes.values() if n.kind == "train"))
     work = graph.closure({row.label for row in rows} & wanted)
     if not work:
         raise BadProtocol(f"no row is left to run; the rows are {', '.join(row.label for row in asked)}")
     labels = {row.label for row in asked}
+    graph.give(weights for weights in kept_weights if weights.row not in labels)
     for row in rows_of(protocol.model_copy(update={"variants": (), "aa_row": ""}), catalog, kept):
         if row.label not in labels:
             before = set(graph.nodes)
@@ -104,8 +120,20 @@ def make_plan(
         tuple(node for node in everything if node.key in work),
         tuple(unfit),
         tuple(catalog.files),
+        tuple(catalog.models),
+        tuple(graph.given.values()),
         _document(graph, rows, everything, unfit),
     )
+
+
+def _why_unfit(variant: Variant, protocol: Protocol, tokens: int | None) -> str:
+    """Return why a row cannot stand on this backbone; the heads of a timm model are not known before it is built."""
+    if variant.builds == "network":
+        return ""
+    timm = protocol.backbone.timm
+    heads = 0 if timm else protocol.backbone.heads
+    unfit = why_unfit(variant, tokens=variant.minimum_tokens if tokens is None else tokens, heads=heads, grid=True)
+    return (swap_fault(variant) if timm else "") or unfit
 
 
 def _wanted(rows: Sequence[Row], only: Sequence[str]) -> set[str]:
@@ -117,6 +145,20 @@ def _wanted(rows: Sequence[Row], only: Sequence[str]) -> set[str]:
     if unknown:
         raise UnknownName("row", sorted(unknown)[0], known, "the rows of this protocol: " + ", ".join(known))
     return {row.label for row in rows if names & {row.label, row.variant.value.name}}
+
+
+def _cell(node: Node) -> dict[str, Any]:
+    return {
+        "key": node.key,
+        "model": node.model,
+        "label": node.label,
+        "fold": node.fold,
+        "training_seed": node.training_seed,
+        "shift": node.shift,
+        "family": node.family,
+        "severities": list(node.severities),
+        "unit": node.unit,
+    }
 
 
 def _document(graph: Graph, rows: list[Row], nodes: tuple[Node, ...], unfit: list[tuple[str, str]]) -> dict[str, Any]:
@@ -141,21 +183,9 @@ def _document(graph: Graph, rows: list[Row], nodes: tuple[Node, ...], unfit: lis
             for n in nodes
             if n.kind == "train"
         ],
-        "cells": [
-            {
-                "key": n.key,
-                "model": n.model,
-                "label": n.label,
-                "fold": n.fold,
-                "training_seed": n.training_seed,
-                "shift": n.shift,
-                "family": n.family,
-                "severities": list(n.severities),
-                "unit": n.unit,
-            }
-            for n in nodes
-            if n.kind == "cell"
-        ],
+        "cells": [_cell(n) for n in nodes if n.kind == "cell" and not n.swap],
+        "swaps": [{**_cell(n), "swap": n.swap, "control": n.control} for n in nodes if n.swap],
+        "weights": [weights._asdict() for weights in graph.given.values()],
         "not_applicable": [{"label": label, "reason": reason} for label, reason in unfit],
         "declarations": {
             "variants": {

@@ -1,13 +1,15 @@
 """A protocol: one TOML file that fixes tasks, recipes, shifts, severities, metrics, seeds and statistics."""
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from .error import BadProtocol, UnknownName
+from .error import BadInput, BadProtocol, UnknownName
+from .selection import parsed
 
 FOLDER = Path(__file__).resolve().parent / "protocols"
 
@@ -16,6 +18,12 @@ class Section(BaseModel):
     """A part of a protocol; a key that it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+OURS = {"name", "dim", "depth", "heads", "patch", "mlp_ratio", "drop_path"}
+"""Keys of our own backbone."""
+THEIRS = {"name", "options", "pretrained", "head", "resampling"}
+"""Keys of a timm model, beside the file of weights, which enters results by its digest."""
 
 
 class Backbone(Section):
@@ -35,11 +43,44 @@ class Backbone(Section):
     """Hidden width of the MLP over `dim`."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """DropPath of the last block."""
+    options: dict[str, str | int | float | bool] = {}
+    """For a timm model: what is passed to it (`depth`, `embed_dim`, `patch_size`, ...)."""
+    weights: str = ""
+    """For a timm model: a safetensors file that it starts from."""
+    pretrained: bool = False
+    """For a timm model: whether it starts from the weights that timm fetches."""
+    head: Literal["keep", "new"] = "keep"
+    """For a timm model with weights: whether their head is kept or drawn anew."""
+    resampling: Literal["", "bicubic", "antialiased", "dinov2"] = ""
+    """For a timm model with weights of another grid: how their position table is brought to this one."""
+
+    @property
+    def timm(self) -> str:
+        """Name of the timm model, empty for our own backbone."""
+        return self.name.removeprefix("timm:") if self.name.startswith("timm:") else ""
+
+    def patches(self, image: int) -> int | None:
+        """Return the number of patches of an image, None where the name does not say it; raises ValueError."""
+        found = re.search(r"patch(\d+)", self.timm)
+        size = self.options.get("patch_size", found[1] if found else None) if self.timm else self.patch
+        if size is None:
+            return None
+        if image % int(size):
+            raise ValueError(f"images of {image} px cannot be cut into patches of {size} px; choose another patch")
+        return (image // int(size)) ** 2
 
     @model_validator(mode="after")
-    def _divides(self) -> "Backbone":
-        if self.name != "vit":
-            raise ValueError(f"backbone '{self.name}' is unknown; the backbones are: vit")
+    def _fits(self) -> "Backbone":
+        ours = (OURS - {"name"}) & self.model_fields_set
+        theirs = (THEIRS - {"name"} | {"weights"}) & self.model_fields_set
+        if self.name != "vit" and not self.timm:
+            raise ValueError(f"backbone '{self.name}' is unknown; the backbones are: vit, timm:NAME")
+        if ours and self.timm:
+            raise ValueError(f"{sorted(ours)[0]} is a key of the backbone vit; give it to {self.name} in `options`")
+        if theirs and not self.timm:
+            raise ValueError(f"{sorted(theirs)[0]} is a key of the backbones timm:NAME, this one is vit")
+        if self.weights and self.pretrained:
+            raise ValueError("weights and pretrained are two ways to start; give one of them")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
         return self
@@ -107,6 +148,8 @@ class Protocol(Section):
     """What happens to the inputs, beside nothing (`clean` is always measured)."""
     statistics: Statistics = Statistics()
     """How numbers are turned into statements."""
+    swaps: tuple[tuple[str, str], ...] = ()
+    """Pairs of rows: the attention of each works on the weights of the other."""
 
     @property
     def title(self) -> str:
@@ -152,6 +195,43 @@ def read_protocol(path: Path) -> Protocol:
         return Protocol.model_validate(document)
     except ValidationError as error:
         raise BadProtocol(f"{path}: {_fault(error)}") from None
+
+
+def read_backbone(text: str) -> Backbone:
+    """Read `timm:NAME(depth=3,weights=FILE)` or `vit(dim=32)`: keys of a backbone, and options of timm's."""
+    name, given = parsed(text)
+    values: dict[str, Any] = {"name": name}
+    for key, value in given.items():
+        if key in THEIRS | {"weights"} or not name.startswith("timm:"):
+            values[key] = value
+        else:
+            values.setdefault("options", {})[key] = _plain(value)
+    try:
+        return Backbone.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(f"--backbone '{text}': {_fault(error)}") from None
+
+
+def _plain(text: str) -> str | int | float | bool:
+    """Read a number or a truth value where the text is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def read_swap(text: str) -> tuple[str, str]:
+    """Read `A:B`, the colon outside parentheses.
+
+    >>> read_swap("softmax:elliptical(scaling=mean)")
+    ('softmax', 'elliptical(scaling=mean)')
+    """
+    match = re.fullmatch(r"([^:()]+(?:\([^()]*\))?):([^:()]+(?:\([^()]*\))?)", text.strip())
+    if match is None:
+        raise BadInput(f"cannot read --swap '{text}'; write two rows, A:B, settings in parentheses")
+    return match[1].strip(), match[2].strip()
 
 
 def builtin_protocols() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""How entries are named: `elliptical`, `elliptical(scaling=mean)`, lists with commas, globs, `@file` and `all`."""
+"""How entries are named: `elliptical(scaling=mean)` or `elliptical:scaling=mean`, lists, globs, `@file` and `all`."""
 
 import fnmatch
 import re
@@ -21,16 +21,18 @@ class Named(NamedTuple):
 
 
 def parsed(text: str) -> Named:
-    """Read `name` or `name(setting=value, ...)`.
+    """Read `name`, `name(setting=value, ...)` or `name:setting=value, ...`.
 
     >>> parsed("elliptical(scaling=mean)")
     Named(name='elliptical', given={'scaling': 'mean'})
+    >>> parsed("elliptical:scaling=mean") == parsed("elliptical(scaling=mean)")
+    True
     """
-    match = re.fullmatch(r"\s*([^\s()=,]+)\s*(?:\((.*)\))?\s*", text, flags=re.DOTALL)
+    match = re.fullmatch(r"\s*([^\s()=,]+?)\s*(?:\((.*)\)|:([^\s():=,]+=.*))?\s*", text, flags=re.DOTALL)
     if match is None:
         raise BadInput(f"cannot read '{text}'; write a name or name(setting=value,...)")
     given: dict[str, str] = {}
-    for part in split(match[2] or ""):
+    for part in _cut(match[2] or match[3] or ""):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise BadInput(f"cannot read '{part}' in '{text}'; write name(setting=value,...)")
@@ -39,11 +41,30 @@ def parsed(text: str) -> Named:
 
 
 def split(text: str) -> list[str]:
-    """Cut at the commas that stand outside parentheses and quotes.
+    """Cut a list of entries at its commas; those between the settings of one entry do not count.
 
     >>> split("softmax, elliptical(scaling=mean,gradient=open)")
     ['softmax', 'elliptical(scaling=mean,gradient=open)']
+    >>> split("elliptical:scaling=mean,gradient=open,softmax")
+    ['elliptical:scaling=mean,gradient=open', 'softmax']
     """
+    entries: list[str] = []
+    for part in _cut(text):
+        if entries and SETTING.match(part) and COLON.search(entries[-1]):
+            entries[-1] += f",{part}"
+        else:
+            entries.append(part)
+    return entries
+
+
+SETTING = re.compile(r"[^\s():=,@*?/]+\s*=")
+"""A part of a list that is a further setting of the entry before it."""
+COLON = re.compile(r"^[^\s()=,]+:[^\s():=,]+=")
+"""An entry that gives its settings after a colon."""
+
+
+def _cut(text: str) -> list[str]:
+    """Cut at the commas that stand outside parentheses and quotes."""
     parts, depth, quote, current = [], 0, "", ""
     for character in text:
         if quote:

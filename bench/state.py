@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from ..results.store import Store, StoreError
-from .graph import Node
 from .key import key_of
+from .node import Node
 from .plan import Plan
 
 State = Literal["cached", "known", "missing", "failed", "blocked"]

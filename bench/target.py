@@ -1,6 +1,7 @@
 """A trained model as attacks and judges see it: frozen, in pixels, the same bits for a sample in any batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +24,9 @@ COUPLING_TOLERANCE = 1e-4
 class ModelTarget:
     """A model with frozen parameters in eval mode; hooks are off unless a tap is given."""
 
-    def __init__(self, model: Network, weights: str = "") -> None:
+    def __init__(self, model: Network, weights: str = "", facts: Mapping[str, Any] | None = None) -> None:
         self.weights = weights
+        self.facts = dict(facts or {})
         self.model = model.eval().requires_grad_(False)
         self.noise = tuple(noise for noise in model.noise() if noise.when == "always")
         self.deterministic = not self.noise

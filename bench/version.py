@@ -1,6 +1,8 @@
-"""Versions of the two machines whose changes move numbers: the trainer and the evaluator."""
+"""Versions of the three machines whose changes move numbers: the trainer and the evaluator."""
 
 TRAINING_VERSION = 1
 """Of `bench/fit.py`, `bench/noise.py` and what the worker does to train and to measure donors."""
 EVALUATION_VERSION = 1
 """Of `bench/cell.py` and `bench/target.py`."""
+SWAP_VERSION = 1
+"""Of `models/swap.py` and `bench/swapping.py`."""

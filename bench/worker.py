@@ -13,110 +13,51 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
-
-import torch
+from typing import Any
 
 from ..attacks.draw import Draw
-from ..attacks.samples import Samples
 from ..attacks.shift import Shift
 from ..models.logit_spread import logit_spread
 from ..models.network import Network
-from ..models.vit import VisionTransformerShape, build
-from ..results.provenance import Provenance, provenance
+from ..models.own_network import OwnNetwork, fault
 from ..results.store import Store, StoreError, digest, publish
-from .catalog import Catalog, Entry, open_catalog
+from .catalog import Entry
 from .cell import as_documents, fill, fill_cost
-from .checkpoint import load_tensors, load_weights, tensor_bytes
+from .checkpoint import load_weights, tensor_bytes
 from .error import AttnbenchError, BadInput
 from .fit import calibration_samples
 from .key import key_of
 from .noise import drawn
-from .selection import label
-from .split import Split
-from .target import ModelTarget
+from .target import SMALLEST_BATCH, ModelTarget
+from .workplace import Options, Workplace, limited
 
 Send = Callable[[Mapping[str, Any]], None]
 
 
-class Options(NamedTuple):
-    """How a worker works; nothing here changes a number."""
-
-    files: tuple[str, ...] = ()
-    """Files with declarations that the user named."""
-    batch: int = 500
-    """Samples a pass."""
-    device: str = "cpu"
-    """Where tensors live."""
-    data: str = ""
-    """Folder of data sets."""
-
-
-class Workplace:
-    """What one process keeps between groups: the catalogue, the data, the environment."""
-
-    def __init__(self, store: Store, options: Options) -> None:
-        torch.set_num_threads(1)
-        try:
-            torch.zeros(1, device=options.device)
-        except (RuntimeError, AssertionError) as error:
-            why = str(error).splitlines()[0]
-            raise BadInput(f"device '{options.device}' cannot be used here ({why}); give another --device") from None
-        self.store = store
-        self.options = options
-        self.catalog: Catalog = open_catalog(options.files)
-        self.provenance: Provenance = provenance(torch.get_num_threads(), options.device)
-        self.split = lru_cache(maxsize=2)(self._split)
-
-    def _split(self, task: str, fold: int) -> Split:
-        split: Split = self.catalog.task(task).value.load(fold, self.options.data or None)
-        return split
-
-    def entry(self, kind: str, identity: Mapping[str, Any]) -> Entry[Any]:
-        """Return the entry that a specification names, with exactly its settings."""
-        entry = self.catalog.entry(kind, identity["name"])
-        settings = identity["settings"]
-        return Entry(entry.value, settings, label(identity["name"], settings, entry.settings), identity)
-
-    def network(self, specification: Mapping[str, Any]) -> Network:
-        """Build the network of a `train` node with its initial values."""
-        variant = self.entry("variant", specification["variant"])
-        shape = {k: specification["backbone"][k] for k in VisionTransformerShape._fields}
-        measured = None
-        if specification["donor"] is not None:
-            measured = load_tensors(self.store.measured_path(key_of(specification["donor"])))
-        model = build(
-            variant.value.core,
-            variant.settings,
-            VisionTransformerShape(**shape),
-            specification["training_seed"],
-            measured,
-        )
-        return model.to(self.options.device)
-
-    def samples(self, specification: Mapping[str, Any]) -> Split:
-        """Return the data of a `train` node's fold."""
-        return self.split(specification["task"]["name"], specification["task"]["fold"])
-
-
 def train(place: Workplace, node: Mapping[str, Any]) -> None:
-    """Train a network and publish its weights and how they came about."""
+    """Train a network, or take in the weights that are given for it, and publish them and how they came about."""
     specification = node["specification"]
     started = time.perf_counter()
     model = place.network(specification)
-    recipe = place.entry("recipe", specification["recipe"])
-    facts = recipe.value.fit(
-        model, place.samples(specification).train, specification["training_seed"], **recipe.settings
-    )
+    if "weights" in specification:
+        facts = taken_in(place, model, specification["weights"])
+    elif specification["recipe"] is None:
+        facts = {"given": True}
+    else:
+        recipe = place.entry("recipe", specification["recipe"])
+        data = place.samples(specification).train
+        facts = dict(recipe.value.fit(model, data, specification["training_seed"], **recipe.settings))
+    facts.update(model.origin())
+    if isinstance(model, OwnNetwork):
+        examine(place, model, specification)
     path, weights = place.store.checkpoint_path(node["key"]), tensor_bytes(model.state_dict())
     note = {
         "schema": 1,
         "key": node["key"],
         "train": specification,
-        "facts": dict(facts),
+        "facts": facts,
         "weights_sha256": digest(weights),
         "timing": {"seconds": time.perf_counter() - started},
         "provenance": asdict(place.provenance),
@@ -125,20 +66,31 @@ def train(place: Workplace, node: Mapping[str, Any]) -> None:
     publish(path, weights)
 
 
-def load(place: Workplace, key: str, specification: Mapping[str, Any]) -> ModelTarget:
-    """Return a trained network, ready to be attacked and judged; weights that training did not leave raise BadInput."""
-    model, path = place.network(specification), place.store.checkpoint_path(key)
-    load_weights(model, path)
-    weights, note = digest(path.read_bytes()), path.with_suffix(".json")
-    if note.exists() and place.store.note(note).get("weights_sha256", weights) != weights:
-        raise BadInput(f"{path} is not what its training left; delete it and run the same command again")
-    return ModelTarget(model, weights)
+def taken_in(place: Workplace, model: Network, sha256: str) -> dict[str, Any]:
+    """Fill a network with given weights, strictly; return what a report should know of them."""
+    path = place.given(sha256)
+    fix = "give the weights of this very network"
+    tensors = load_weights(model.inner, path, fix)
+    return {"given": True, "file": path.name, "tensors": len(tensors)}
+
+
+def examine(place: Workplace, model: OwnNetwork, specification: Mapping[str, Any]) -> None:
+    """Raise BadInput where a user's network cannot be judged, before any cell is begun."""
+    samples = place.samples(specification).test.rows(range(SMALLEST_BATCH))
+    draw = Draw(0, "examine", "judge")
+    noise = drawn(model.noise(), samples.ids, draw, place.options.device)
+    try:
+        reason = fault(model, samples.pixels.to(place.options.device), noise)
+    except Exception as error:
+        reason = f"it raised {type(error).__name__}: {' '.join(str(error).split())}"
+    if reason:
+        raise BadInput(f"the network '{specification['variant']['name']}' cannot be judged: {reason}")
 
 
 def calibrate(place: Workplace, node: Mapping[str, Any]) -> None:
     """Measure what others need of a donor, on the calibration samples, and publish it."""
     specification = node["specification"]
-    target = load(place, node["model"], specification["model"])
+    target = place.target(specification["model"])
     samples = calibration_samples(place.samples(specification["model"]).train)
     pixels = samples.pixels.to(place.options.device)
     draw = Draw(specification["model"]["training_seed"], "train", "calibrate")
@@ -148,15 +100,13 @@ def calibrate(place: Workplace, node: Mapping[str, Any]) -> None:
     publish(place.store.measured_path(node["key"]), tensor_bytes(measured))
 
 
-def _limited(samples: Samples, limit: int | None) -> Samples:
-    return samples if limit is None else samples.rows(range(min(limit, len(samples.ids))))
-
-
 def cell(place: Workplace, node: Mapping[str, Any], target: ModelTarget) -> bool:
     """Fill a cell and publish it; return whether it is valid."""
     specification = node["specification"]
     started = time.perf_counter()
-    samples = _limited(place.samples(specification["model"]).test, specification["limit"])
+    model = specification["model"]
+    data = place.samples(model["model"] if model["node"] == "swap" else model)
+    samples = limited(data.test, specification["limit"])
     samples = samples._replace(
         pixels=samples.pixels.to(place.options.device), labels=samples.labels.to(place.options.device)
     )
@@ -179,7 +129,7 @@ def cell(place: Workplace, node: Mapping[str, Any], target: ModelTarget) -> bool
         "key": node["key"],
         "cell": specification,
         "records": as_documents(filled.records),
-        "facts": {**filled.facts, "weights_sha256": target.weights},
+        "facts": {**filled.facts, **target.facts, "weights_sha256": target.weights},
         "timing": {"seconds": time.perf_counter() - started},
         "provenance": asdict(place.provenance),
     }
@@ -209,7 +159,7 @@ def is_full_disk(error: BaseException) -> bool:
 
 def do(place: Workplace, group: Sequence[Mapping[str, Any]], send: Send) -> None:
     """Work through the nodes of one model, in order; a node that fails leaves the others standing."""
-    target: ModelTarget | None = None
+    targets: dict[str, ModelTarget] = {}
     lost: set[str] = set()
     for node in group:
         if lost.intersection(node["needs"]):
@@ -225,8 +175,11 @@ def do(place: Workplace, group: Sequence[Mapping[str, Any]], send: Send) -> None
             elif node["kind"] == "calibrate":
                 calibrate(place, node)
             else:
-                target = target or load(place, node["model"], node["specification"]["model"])
-                valid = cell(place, node, target)
+                model = node["specification"]["model"]
+                name = key_of(model)
+                if name not in targets:
+                    targets = {name: place.target(model)}
+                valid = cell(place, node, targets[name])
         except Exception as error:
             lost.add(node["key"])
             send(
@@ -267,7 +220,7 @@ def main() -> None:
     lines: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     first = json.loads(lines.get())
-    options = Options(**{**first["options"], "files": tuple(first["options"]["files"])})
+    options = Options(**first["options"])
     try:
         place = Workplace(Store(Path(first["store"])), options)
     except AttnbenchError as error:

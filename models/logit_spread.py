@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .attention import Attention, Context, HasLogits
+from .attention import Context, HasLogits
+from .network import Network
 
 
 def spread(logits: Float[Tensor, "batch head query key"]) -> Float[Tensor, " head"]:
@@ -19,7 +20,7 @@ def spread(logits: Float[Tensor, "batch head query key"]) -> Float[Tensor, " hea
 
 @torch.no_grad()
 def logit_spread(
-    model: nn.Module, pixels: Tensor, noise: Mapping[str, Tensor] | None = None
+    model: Network, pixels: Tensor, noise: Mapping[str, Tensor] | None = None
 ) -> Float[Tensor, "layer head"]:
     """Measure the spread at every attention of a model on one batch, in float64.
 
@@ -34,7 +35,7 @@ def logit_spread(
             raise TypeError(f"{name} has no logits to match; choose a donor of the form softmax(logits) v")
         rows.append(spread(module.logits(*arguments)))
 
-    handles = [m.core.register_forward_pre_hook(record) for m in model.modules() if isinstance(m, Attention)]
+    handles = [core.register_forward_pre_hook(record) for core in model.attentions()]
     try:
         model(pixels, noise)
     finally:

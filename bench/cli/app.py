@@ -54,8 +54,8 @@ def _root(
     context.default_map = {command: {k.replace("-", "_"): v for k, v in options.items()} for command in COMMANDS}
 
 
-COMMANDS = ("run", "plan", "status", "report", "ls", "show", "doctor")
-for _module in ("execute", "listing", "page", "checkup"):
+COMMANDS = ("run", "plan", "status", "report", "ls", "show", "doctor", "check", "new")
+for _module in ("execute", "listing", "page", "checkup", "prove"):
     import_module(f".{_module}", __package__).attach(app)
 
 

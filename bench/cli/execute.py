@@ -27,6 +27,25 @@ Variant = Annotated[
         envvar="ATTNBENCH_VARIANT",
     ),
 ]
+Model = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="Add a whole network, used as it is: FILE.py:FUNCTION, or NAME=FILE.py:FUNCTION."),
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights", help="Use weights instead of training: ROW@SEED=FILE.safetensors, or ROW@SEED/FOLD=FILE."
+    ),
+]
+Swap = Annotated[
+    list[str] | None, typer.Option("--swap", help="Put the attention of each row on the weights of the other: A:B.")
+]
+Backbone = Annotated[
+    str,
+    typer.Option(
+        "--backbone", help="Another network: 'timm:NAME(option=value,weights=FILE,...)' or 'vit(dim=32,...)'."
+    ),
+]
 Only = Annotated[list[str] | None, typer.Option("--only", help="Work on these rows only; commas, globs.")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Use the first N test samples.", envvar="ATTNBENCH_LIMIT")
@@ -36,13 +55,30 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def asked_for(
-    protocol: str, variant: Sequence[str] | None, only: Sequence[str] | None, limit: int | None, out: Path | None
+    protocol: str,
+    variant: Sequence[str] | None,
+    model: Sequence[str] | None,
+    weights: Sequence[str] | None,
+    swap: Sequence[str] | None,
+    backbone: str,
+    only: Sequence[str] | None,
+    limit: int | None,
+    out: Path | None,
 ) -> api.Asked:
     """Gather the options that every planning command shares."""
     from ..selection import split
 
-    variants = [part for text in variant or () for part in split(text)]
-    return api.Asked(protocol, tuple(variants), tuple(only or ()), limit, out)
+    return api.Asked(
+        protocol,
+        variants=tuple(part for text in variant or () for part in split(text)),
+        only=tuple(only or ()),
+        models=tuple(model or ()),
+        weights=tuple(weights or ()),
+        swaps=tuple(swap or ()),
+        backbone=backbone,
+        limit=limit,
+        out=out,
+    )
 
 
 def available_cores() -> int:
@@ -60,13 +96,17 @@ def _rows(plan: Plan, known: Mapping[str, State]) -> list[dict[str, Any]]:
 def plan(
     protocol: Protocol,
     variant: Variant = None,
+    model: Model = None,
+    weights: Weights = None,
+    swap: Swap = None,
+    backbone: Backbone = "",
     only: Only = None,
     limit: Limit = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Show what a protocol asks for, what of it is there, and what the rest will cost."""
-    made, store = api.plan(asked_for(protocol, variant, only, limit, out))
+    made, store = api.plan(asked_for(protocol, variant, model, weights, swap, backbone, only, limit, out))
     known = states(made, store)
     seen = durations(made, store, known)
     missing = [node for node in made.nodes if known[node.key] == "missing"]
@@ -121,6 +161,10 @@ def plan(
 def run(
     protocol: Protocol,
     variant: Variant = None,
+    model: Model = None,
+    weights: Weights = None,
+    swap: Swap = None,
+    backbone: Backbone = "",
     only: Only = None,
     limit: Limit = None,
     out: Out = None,
@@ -154,7 +198,7 @@ def run(
 
     try:
         ran = api.run(
-            asked_for(protocol, variant, only, limit, out),
+            asked_for(protocol, variant, model, weights, swap, backbone, only, limit, out),
             limits=Limits(processes, timeout, None if max_hours is None else max_hours * 3600),
             retry_failed=retry_failed,
             batch=batch,
@@ -198,13 +242,17 @@ def _conclude(console: Console, ran: api.Ran) -> None:
 def status(
     protocol: Protocol,
     variant: Variant = None,
+    model: Model = None,
+    weights: Weights = None,
+    swap: Swap = None,
+    backbone: Backbone = "",
     only: Only = None,
     limit: Limit = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Show how far a run is: done, missing, failed, invalid. Exit 0 when all is there and valid, 1 or 3 otherwise."""
-    made, store = api.plan(asked_for(protocol, variant, only, limit, out))
+    made, store = api.plan(asked_for(protocol, variant, model, weights, swap, backbone, only, limit, out))
     if not store.root.exists():
         raise BadInput(f"no run in {store.root}; start one with `attnbench run {protocol}`")
     known = states(made, store)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..engine import Event
-from ..graph import Node
+from ..node import Node
 from ..plan import Plan
 from ..state import State, kind_of_work
 

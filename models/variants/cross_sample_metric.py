@@ -32,6 +32,7 @@ CROSS_SAMPLE_METRIC = Variant(
     choices={"scaling": ("max", "mean")},
     layer_state=("previous",),
     extra_parameters="none learned; heads x head_dim frozen numbers a layer",
+    logits=True,
     cost="fused",
     pretrained="lossy",
     calibrates=True,

@@ -1,56 +1,40 @@
 """Elliptical attention: queries weigh each coordinate by how much the values change along it from layer to layer."""
 
-from typing import Literal
-
-from torch import Tensor
-
-from ..attention import Context
-from ..diagonal_metric import DiagonalMetricAttention, Scaling, Statistic, prefix_value_change, scaled, value_change
+from ..diagonal_metric import Form, Gradient, Scaling, Statistic, ValueChangeAttention
 from ..site import Site
 from ..variant import Reported, Variant
 
 
-class EllipticalAttention(DiagonalMetricAttention):
+class EllipticalAttention(ValueChangeAttention):
     """softmax((q * m) k' / sqrt(d)) v with m from |v - v of the layer before|, section 3 of arXiv:2406.13770.
 
     m is one number for each sample, head and coordinate: the change of the projected values between consecutive layers,
     summarised over tokens and scaled by its largest (`max`) or average (`mean`) coordinate. The paper divides the
     change by a step delta; a constant delta cancels in either scaling, so it is no setting. The released code computes
     m without gradient (`gradient="stop"`); `open` is the same function with every path differentiable. Layer 0 has no
-    predecessor and attends plainly, and so does a head whose values do not change at all.
+    predecessor and attends plainly. A head whose values do not change at all has m = 1.
+
+    The paper derives attention from a Gaussian kernel of the Mahalanobis distance and computes the dot product above,
+    which leaves out k' M k with M = diag(m) (`form="dot"`, paper and released code). `form="mahalanobis"` keeps it:
+    softmax(-(q - k)' M (q - k) / (2 sqrt(d))) v, which equals the dot product where all keys have the same k' M k, so
+    the factor 1 / 2 puts both forms at one temperature. It is not from the paper.
 
     Where the site is causal, m belongs to each query: the mean over the tokens up to it, scaled token by token. The
     released language model averages over future tokens too. A prefix median is not linear in the tokens: it raises
     ValueError.
     """
 
+    name = "elliptical"
+
     def __init__(
         self,
         site: Site,
         statistic: Statistic = "mean",
         scaling: Scaling = "max",
-        gradient: Literal["stop", "open"] = "stop",
+        gradient: Gradient = "stop",
+        form: Form = "dot",
     ) -> None:
-        super().__init__(site)
-        if site.causal and statistic == "median":
-            raise ValueError(
-                "elliptical with statistic 'median' under a causal mask: a running median over tokens has no linear "
-                "form; allowed there: 'mean'; set statistic to 'mean' or use a network without a causal mask"
-            )
-        self.statistic: Statistic = statistic
-        self.scaling: Scaling = scaling
-        self.gradient = gradient
-
-    def metric(self, v: Tensor, ctx: Context) -> Tensor:
-        """Return m, `[batch, head, 1, head_dim]`, or one for each token where the site is causal."""
-        if ctx.previous is None:
-            return v.new_ones(1, 1, 1, 1)
-        before = ctx.previous.v
-        if self.gradient == "stop":
-            v, before = v.detach(), before.detach()
-        if self.site.causal:
-            return scaled(prefix_value_change(v, before, ctx.mask), self.scaling)
-        return scaled(value_change(v, before, ctx.mask, self.statistic), self.scaling)
+        super().__init__(site, statistic, scaling, gradient, form if site.layer > 0 else "dot")
 
 
 ELLIPTICAL = Variant(
@@ -62,12 +46,18 @@ ELLIPTICAL = Variant(
     formula="softmax((q * m) k' / sqrt(d)) v, m = mean_t |v - v_previous| / max_d mean_t |v - v_previous|",
     family="elliptical",
     attention_map="row_stochastic",
-    settings={"statistic": "mean", "scaling": "max", "gradient": "stop"},
-    choices={"statistic": ("mean", "median"), "scaling": ("max", "mean"), "gradient": ("stop", "open")},
+    settings={"statistic": "mean", "scaling": "max", "gradient": "stop", "form": "dot"},
+    choices={
+        "statistic": ("mean", "median"),
+        "scaling": ("max", "mean"),
+        "gradient": ("stop", "open"),
+        "form": ("dot", "mahalanobis"),
+    },
     causal="prefix",
     layer_state=("previous",),
     detaches=("metric",),
     open_settings={"gradient": "open"},
+    logits=True,
     cost="fused",
     pretrained="lossy",
     reported=(

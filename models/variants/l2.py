@@ -42,6 +42,7 @@ L2 = Variant(
     formula="softmax(-|q - k|^2 / sqrt(d)) v",
     family="l2",
     attention_map="row_stochastic",
+    logits=True,
     cost="fused",
     pretrained="lossy",
 )

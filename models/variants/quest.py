@@ -1,9 +1,9 @@
 """QUEST attention: keys lie on a sphere, so only their direction counts and each query sets its own sharpness."""
 
-import torch
 from torch import Tensor, nn
 
 from ..attention import Context, softmax_attention
+from ..direction import direction
 from ..site import Site
 from ..variant import Reported, Variant
 
@@ -20,15 +20,11 @@ class QuestAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context) -> Tensor:
         """Return the heads' outputs, shaped like `v`."""
-        return softmax_attention(q, self._directions(k), v, scale=1.0, causal=self.site.causal, mask=ctx.mask)
+        return softmax_attention(q, direction(k), v, scale=1.0, causal=self.site.causal, mask=ctx.mask)
 
     def logits(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context) -> Tensor:
         """Return q k' / |k|."""
-        return q @ self._directions(k).transpose(-2, -1)
-
-    def _directions(self, k: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(k, dim=-1, keepdim=True)
-        return k / torch.where(length == 0, 1, length)
+        return q @ direction(k).transpose(-2, -1)
 
 
 QUEST = Variant(
@@ -40,6 +36,7 @@ QUEST = Variant(
     formula="softmax(q k' / |k|) v",
     family="key_norm",
     attention_map="row_stochastic",
+    logits=True,
     cost="fused",
     pretrained="lossy",
     reported=(

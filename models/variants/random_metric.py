@@ -68,6 +68,7 @@ RANDOM_METRIC = Variant(
     choices={"draw": ("fixed", "resampled")},
     noise=("metric",),
     extra_parameters="none learned; heads x head_dim frozen numbers a layer when fixed",
+    logits=True,
     cost="fused",
     pretrained="lossy",
     control_for=("elliptical",),

@@ -31,6 +31,7 @@ REGISTERS = Variant(
     causal="prefix",
     minimum_tokens=64,
     extra_tokens="count",
+    logits=True,
     cost="fused",
     extra_parameters="count x dim, once a network",
     pretrained="lossy",

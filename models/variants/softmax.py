@@ -32,6 +32,7 @@ SOFTMAX = Variant(
     formula="softmax(q k' / sqrt(d)) v",
     family="softmax",
     attention_map="row_stochastic",
+    logits=True,
     cost="fused",
     pretrained="lossless",
 )

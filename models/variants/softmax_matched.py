@@ -66,6 +66,7 @@ SOFTMAX_MATCHED = Variant(
     attention_map="row_stochastic",
     settings={"donor": "elliptical"},
     extra_parameters="none learned; two frozen numbers a head",
+    logits=True,
     cost="fused",
     pretrained="lossy",
     calibrates=True,

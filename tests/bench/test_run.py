@@ -163,7 +163,7 @@ def test_a_checkpoint_of_the_wrong_shape_is_named(
             cell.unlink()
     done = attnbench("run", tiny, "--out", run, cwd=tmp_path)
     assert done.returncode == 1
-    assert "'head.weight' has shape [10, 31], the network needs [10, 32]" in done.stdout
+    assert "differs in shape: head.weight [10, 31] for [10, 32]" in done.stdout
     assert "delete the file and run the same command again" in done.stdout
     path.unlink()
     done = attnbench("run", tiny, "--out", run, cwd=tmp_path)

@@ -19,6 +19,9 @@ KNOWN = ["elliptical", "l2", "softmax", "softmax_matched"]
         ("all", KNOWN),
         ("l2,all", ["l2", "elliptical", "softmax", "softmax_matched"]),
         ("elliptical(scaling=mean,gradient=open),l2", ["elliptical(scaling=mean,gradient=open)", "l2"]),
+        ("elliptical:scaling=mean,gradient=open,l2", ["elliptical:scaling=mean,gradient=open", "l2"]),
+        ("l2,./mine.py:sharpness=3,elliptical", ["l2", "./mine.py:sharpness=3", "elliptical"]),
+        ("torchattacks:PGD:steps=3,eps=1,torchattacks:FGSM", ["torchattacks:PGD:steps=3,eps=1", "torchattacks:FGSM"]),
         (
             'torchattacks:PGD(arguments="steps=20,decay=1.0"),l2',
             ['torchattacks:PGD(arguments="steps=20,decay=1.0")', "l2"],
@@ -27,6 +30,20 @@ KNOWN = ["elliptical", "l2", "softmax", "softmax_matched"]
 )
 def test_lists(text: str, expected: list[str]) -> None:
     assert expanded("variant", [text], KNOWN) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "given"),
+    [
+        ("elliptical:scaling=mean,gradient=open", "elliptical", {"scaling": "mean", "gradient": "open"}),
+        ("torchattacks:PGD", "torchattacks:PGD", {}),
+        ("torchattacks:PGD:steps=3", "torchattacks:PGD", {"steps": "3"}),
+        ("torchattacks:PGD(steps=3)", "torchattacks:PGD", {"steps": "3"}),
+        ("random_metric:draw=resampled, bottom=0.3", "random_metric", {"draw": "resampled", "bottom": "0.3"}),
+    ],
+)
+def test_settings_after_a_colon_or_in_parentheses(text: str, name: str, given: dict[str, str]) -> None:
+    assert parsed(text) == (name, given)
 
 
 def test_a_list_in_a_file(tmp_path: Path) -> None:

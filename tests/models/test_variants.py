@@ -230,8 +230,7 @@ def test_a_core_keeps_what_its_declaration_promises(case: Case) -> None:
     assert isinstance(core, Calibrates) == case.variant.calibrates
     declared = {noise.name for noise in core.noise} if isinstance(core, DrawsNoise) else set()
     assert declared <= set(case.variant.noise)
-    if case.variant.attention_map != "row_stochastic":
-        assert not isinstance(core, HasLogits)
+    assert isinstance(core, HasLogits) == case.variant.logits
     assert not list(core.parameters()) or case.variant.extra_parameters != "none"
 
 
