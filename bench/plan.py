@@ -10,7 +10,7 @@ from .error import BadProtocol, UnknownName
 from .given import Given, unmatched
 from .graph import AA_SEED, Graph
 from .node import Node, Row
-from .protocol import Protocol
+from .protocol import OURS, THEIRS, Protocol
 from .selection import expanded
 
 
@@ -165,7 +165,11 @@ def _document(graph: Graph, rows: list[Row], nodes: tuple[Node, ...], unfit: lis
     protocol = graph.protocol
     return {
         "schema": 1,
-        "protocol": {**protocol.model_dump(mode="json"), "draft": protocol.draft},
+        "protocol": {
+            **protocol.model_dump(mode="json"),
+            "backbone": protocol.backbone.model_dump(include=THEIRS | {"weights"} if protocol.backbone.timm else OURS),
+            "draft": protocol.draft,
+        },
         "rows": [
             {
                 "label": row.label,

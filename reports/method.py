@@ -1,6 +1,7 @@
 """How a run was measured: its settings, what its names mean, and what its intervals say."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .board import Board
@@ -38,7 +39,12 @@ def _text(value: Any) -> str:
 def settings(run: Run) -> list[tuple[str, str]]:
     """Return the resolved protocol, name by name."""
     hidden = {"name", "version", "draft", "question"}
-    return [(k.replace("_", " "), _text(v)) for k, v in run.protocol.items() if k not in hidden and v not in (None, "")]
+    empty: tuple[object, ...] = (None, "", [], {})
+    found = [(k.replace("_", " "), _text(v)) for k, v in run.protocol.items() if k not in hidden and v not in empty]
+    given = [f"{w['row']}@{w['seed']}/{w['fold']} from {Path(w['path']).name} ({w['sha256'][:12]})" for w in run.given]
+    whole = [row["label"] for row in run.rows if run.declared("variants", row["label"]).get("builds") == "network"]
+    found += [("weights that were given, not trained here", _text(given))] if given else []
+    return found + ([("networks used as they are, not trained here", _text(whole))] if whole else [])
 
 
 def _facts(declared: dict[str, Any], names: str) -> tuple[tuple[str, str], ...]:

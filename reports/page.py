@@ -14,6 +14,7 @@ from .environment import differing, environments
 from .figure import Figure
 from .method import definitions, intervals, settings
 from .ranking import differences, ranking
+from .swap import swaps
 from .table import Table, letter
 from .verdict import Verdict, verdict
 
@@ -36,6 +37,8 @@ class Tables:
     """Metrics of hidden states by layer."""
     costs: Table
     """What each row costs."""
+    swaps: tuple[Table, ...]
+    """Mechanism swaps, a pair each."""
     missing: Table
     """Cells without a result."""
     attempts: Table
@@ -45,7 +48,8 @@ class Tables:
 
     def all(self) -> list[Table]:
         """Return them in the order of the page."""
-        return [getattr(self, name) for name in self.__slots__]
+        found = (getattr(self, name) for name in self.__slots__)
+        return [table for entry in found for table in (entry if isinstance(entry, tuple) else (entry,))]
 
 
 def tables(board: Board) -> Tables:
@@ -58,6 +62,7 @@ def tables(board: Board) -> Tables:
         sheet.contaminations(board),
         sheet.collapse(board),
         sheet.costs(board),
+        swaps(board.run),
         failure.missing(board.run),
         failure.attempts(board.run),
         failure.doubts(board),
@@ -92,6 +97,7 @@ def chapters(found: Tables, figures: dict[str, Figure]) -> list[Chapter]:
         Chapter("collapse", "Collapse by layer", "Collapse", ("collapse",), (found.collapse,)),
         Chapter("link", "Robustness against collapse", "Link", ("link",), ()),
         Chapter("costs", "Costs", "Costs", ("cost",), (found.costs,)),
+        Chapter("swaps", "Mechanism swap", "Swap", (), found.swaps),
     )
     return [c for c in every if any(name in figures for name in c.figures) or any(t.rows for t in c.tables)]
 

@@ -33,6 +33,8 @@ class Run:
     """Contents of `run.json`."""
     cells: Mapping[str, Document]
     """The planned cells that are done, by key."""
+    swapped: Mapping[str, Document]
+    """The planned cells of mechanism swaps that are done, by key."""
     damaged: Mapping[str, str]
     """Why planned cells that are there could not be read, by key."""
     attempts: Mapping[str, list[Document]]
@@ -54,6 +56,17 @@ class Run:
     def planned(self) -> list[Document]:
         """Planned cells, in the plan's order."""
         return self.plan.get("cells") or []
+
+    @property
+    def swaps(self) -> list[Document]:
+        """Planned cells of mechanism swaps, in the plan's order."""
+        return self.plan.get("swaps") or []
+
+    @property
+    def given(self) -> list[Document]:
+        """Weights that the user gave for networks of rows that are on the board."""
+        labels = {row["label"] for row in self.rows}
+        return [weights for weights in self.plan.get("weights") or [] if weights["row"] in labels]
 
     @property
     def confidence(self) -> float:
@@ -109,14 +122,16 @@ def load(folder: Path) -> Run:
     plan = store.run()
     wanted = {cell["key"] for cell in plan.get("cells") or []}
     present = store.keys()
+    swaps = {cell["key"] for cell in plan.get("swaps") or []}
     cells: dict[str, Document] = {}
+    swapped: dict[str, Document] = {}
     damaged: dict[str, str] = {}
     for key in present:
-        if key in wanted:
+        if key in wanted or key in swaps:
             try:
-                cells[key] = store.examine(key)
+                (cells if key in wanted else swapped)[key] = store.examine(key)
             except StoreError as error:
                 damaged[key] = str(error).replace(f"{folder}/", "")
     tried = sorted(path.name for path in (folder / "attempts").glob("*") if path.is_dir())
     attempts = {key: store.attempts(key) for key in tried}
-    return Run(store, plan, cells, damaged, attempts, len(set(present) - wanted))
+    return Run(store, plan, cells, swapped, damaged, attempts, len(set(present) - wanted - swaps))
