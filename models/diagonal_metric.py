@@ -1,7 +1,7 @@
 """How far each coordinate of a head's space is stretched before queries meet keys: the diagonal of a metric M.
 
 Elliptical attention takes M from the change of the values between two layers, its controls take it from elsewhere; all
-of them multiply the queries by the diagonal and leave the rest to one fused call, never forming a `head_dim` square.
+bring the diagonal into queries and keys and leave the rest to one fused call, never forming a `head_dim` square.
 """
 
 from typing import Literal
@@ -17,6 +17,10 @@ Statistic = Literal["mean", "median"]
 """How the change is summarised over tokens."""
 Scaling = Literal["max", "mean"]
 """Which of a head's coordinates is brought to 1: the largest, or the average one."""
+Form = Literal["dot", "mahalanobis"]
+"""Dot product under the metric, or distance under it."""
+Gradient = Literal["stop", "open"]
+"""Whether gradient flows through the metric."""
 
 
 def value_change(
@@ -70,27 +74,98 @@ def scaled(change: Float[Tensor, "*leading dim"], scaling: Scaling) -> Float[Ten
     return torch.where(flat, 1, change / torch.where(flat, 1, size))
 
 
-class DiagonalMetricAttention(nn.Module):
-    """softmax(scale (q * m) k') v for a non-negative diagonal m that a subclass supplies."""
+def distance_factors(
+    q: Float[Tensor, "batch head token dim"],
+    k: Float[Tensor, "batch head token dim"],
+    m: Float[Tensor, "#batch #head #token #dim"],
+) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token width"]]:
+    """Return two sets of vectors whose dot products are q' M k - k' M k / 2 with M = diag(m).
 
-    def __init__(self, site: Site) -> None:
+    That is -(q - k)' M (q - k) / 2 but for a term that is the same along a row, which softmax cancels. One metric for
+    all queries needs one more coordinate; a metric of each query's own needs twice the width.
+    """
+    if m.shape[-2] == 1:
+        length = (k.square() * m).sum(-1, keepdim=True)
+        return torch.cat((q * m, torch.ones_like(q[..., :1])), -1), torch.cat((k, -length / 2), -1)
+    return torch.cat((q * m, m.expand_as(q)), -1), torch.cat((k, -k.square() / 2), -1)
+
+
+class DiagonalMetricAttention(nn.Module):
+    """Softmax attention under a non-negative diagonal metric M = diag(m) that a subclass supplies.
+
+    `dot` is softmax(scale q' M k) v. `mahalanobis` is softmax(-scale (q - k)' M (q - k) / 2) v, the Gaussian kernel of
+    the Mahalanobis distance: of its terms, q' M q cancels along a row, and k' M k is what `dot` leaves out. The two
+    forms are equal where all keys have the same k' M k.
+    """
+
+    def __init__(self, site: Site, form: Form = "dot", scale: float | None = None) -> None:
         super().__init__()
         self.site = site
+        self.form: Form = form
+        self.scale = site.scale if scale is None else scale
 
     def metric(
         self, v: Float[Tensor, "batch head token dim"], ctx: Context
     ) -> Float[Tensor, "#batch #head #token #dim"]:
-        """Return the diagonal m, broadcastable to the queries; ones give plain softmax attention."""
+        """Return the diagonal m, broadcastable to the queries; ones give the plain form."""
         raise NotImplementedError
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context) -> Tensor:
         """Return the heads' outputs, shaped like `v`."""
         m = self.metric(v, ctx)
-        return softmax_attention(q * m, k, v, scale=self.site.scale, causal=self.site.causal, mask=ctx.mask)
+        q, k = (q * m, k) if self.form == "dot" else distance_factors(q, k, m)
+        return softmax_attention(q, k, v, scale=self.scale, causal=self.site.causal, mask=ctx.mask)
 
     def logits(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context) -> Tensor:
-        """Return scale (q * m) k'."""
-        return self.site.scale * (q * self.metric(v, ctx)) @ k.transpose(-2, -1)
+        """Return scale q' M k, or -scale (q - k)' M (q - k) / 2."""
+        m = self.metric(v, ctx)
+        if self.form == "dot":
+            return self.scale * (q * m) @ k.transpose(-2, -1)
+        own = (q.square() * m).sum(-1, keepdim=True) / 2
+        q, k = distance_factors(q, k, m)
+        return self.scale * (q @ k.transpose(-2, -1) - own)
+
+
+class ValueChangeAttention(DiagonalMetricAttention):
+    """The metric of elliptical attention: how much an input's own values change between two layers.
+
+    m is one number for each sample, head and coordinate, `[batch, head, 1, head_dim]`; where the site is causal it
+    belongs to each query, and is the mean over the tokens up to it, scaled token by token. Ones where there is no layer
+    before. With `gradient="stop"` no gradient flows through m.
+    """
+
+    name: str
+    """Name of the variant, for its messages."""
+
+    def __init__(
+        self,
+        site: Site,
+        statistic: Statistic,
+        scaling: Scaling,
+        gradient: Gradient,
+        form: Form,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__(site, form, scale)
+        if site.causal and statistic == "median":
+            raise ValueError(
+                f"{self.name} with statistic 'median' under a causal mask: a running median over tokens has no linear "
+                "form; allowed there: 'mean'; set statistic to 'mean' or use a network without a causal mask"
+            )
+        self.statistic: Statistic = statistic
+        self.scaling: Scaling = scaling
+        self.gradient: Gradient = gradient
+
+    def metric(self, v: Tensor, ctx: Context) -> Tensor:
+        """Return m, or one for each token where the site is causal."""
+        if ctx.previous is None:
+            return v.new_ones(1, 1, 1, 1)
+        before = ctx.previous.v
+        if self.gradient == "stop":
+            v, before = v.detach(), before.detach()
+        if self.site.causal:
+            return scaled(prefix_value_change(v, before, ctx.mask), self.scaling)
+        return scaled(value_change(v, before, ctx.mask, self.statistic), self.scaling)
 
 
 class FrozenMetricAttention(DiagonalMetricAttention):

@@ -77,6 +77,7 @@ CONTRANORM = Variant(
     attention_map="row_stochastic",
     settings={"strength": 0.01, "form": "bert", "axis": "tokens"},
     choices={"form": ("bert", "vit"), "axis": ("tokens", "features")},
+    logits=True,
     cost="fused",
     pretrained="lossy",
     caveats=(

@@ -56,6 +56,7 @@ FEAT_SCALE = Variant(
     settings={"form": "paper"},
     choices={"form": ("paper", "released")},
     causal="prefix",
+    logits=True,
     cost="fused",
     extra_parameters="2 dim a layer",
     pretrained="lossless",

@@ -37,6 +37,36 @@ def elliptical(statistic: str, scaling: str, gradient: str) -> Reference:
     return reference
 
 
+def mahalanobis_logits(q: Tensor, k: Tensor, m: Tensor) -> Tensor:
+    """-(q - k)' diag(m) (q - k) / 2 with one full matrix for each query."""
+    difference = q[:, :, :, None] - k[:, :, None]
+    return -torch.einsum("bhtsd,bhtde,bhtse->bhts", difference, torch.diag_embed(m), difference) / 2
+
+
+def mahalanobis(statistic: str, scaling: str, gradient: str) -> Reference:
+    def reference(given: Inputs, seen: Tensor, core: nn.Module) -> Tensor:
+        m = elliptical_metric(given.v, given.previous, seen, statistic, scaling)
+        m = m.detach() if gradient == "stop" else m
+        logits = mahalanobis_logits(given.q, given.k, m) / given.q.shape[-1] ** 0.5
+        return mixing(logits, seen) @ given.v
+
+    return reference
+
+
+def elliptical_quest(statistic: str, scaling: str, gradient: str, form: str) -> Reference:
+    def reference(given: Inputs, seen: Tensor, core: nn.Module) -> Tensor:
+        m = elliptical_metric(given.v, given.previous, seen, statistic, scaling)
+        m = m.detach() if gradient == "stop" else m
+        unit = given.k / (given.k**2).sum(-1, keepdim=True).sqrt()
+        if form == "mahalanobis":
+            logits = mahalanobis_logits(given.q, unit, m)
+        else:
+            logits = torch.einsum("bhtd,bhtd,bhsd->bhts", given.q, m, unit)
+        return mixing(logits, seen) @ given.v
+
+    return reference
+
+
 def stretched(given: Inputs, seen: Tensor, m: Tensor) -> Tensor:
     """Attention with one fixed diagonal for each head, `[head, dim]`."""
     return mixing(metric_logits(given.q, given.k, m[None, :, None].expand_as(given.q)), seen) @ given.v
@@ -70,6 +100,8 @@ def set_stretch(core: nn.Module) -> None:
     core.get_buffer("frozen").copy_(STRETCH)
 
 
+METRICS = (("mean", "max", "stop"), ("median", "mean", "stop"), ("mean", "mean", "open"))
+"""Statistic, scaling and gradient: every value once, where all combinations would say no more."""
 CASES = [
     *(
         Case(
@@ -82,6 +114,16 @@ CASES = [
         for scaling in ("max", "mean")
         for gradient in ("stop", "open")
     ),
+    *(
+        Case(
+            "elliptical_quest",
+            elliptical_quest(statistic, scaling, gradient, form),
+            {"statistic": statistic, "scaling": scaling, "gradient": gradient, "form": form},
+            causal=statistic == "mean",
+        )
+        for statistic, scaling, gradient in METRICS
+        for form in ("dot", "mahalanobis")
+    ),
     Case("random_metric", fixed, set=set_stretch),
     Case("random_metric", resampled(0.0), {"draw": "resampled"}),
     Case("random_metric", resampled(0.3), {"draw": "resampled", "bottom": 0.3}),
@@ -90,3 +132,13 @@ CASES = [
     Case("cross_sample_metric", calibrated(slice(1), "max")),
     Case("cross_sample_metric", calibrated(slice(1), "mean"), {"scaling": "mean"}),
 ]
+MAHALANOBIS = [
+    Case(
+        "elliptical",
+        mahalanobis(statistic, scaling, gradient),
+        {"statistic": statistic, "scaling": scaling, "gradient": gradient, "form": "mahalanobis"},
+        causal=statistic == "mean",
+    )
+    for statistic, scaling, gradient in METRICS
+]
+"""Elliptical attention under the true distance: an even metric does not make it softmax, so it has tests of its own."""
