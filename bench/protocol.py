@@ -166,11 +166,11 @@ def _known_keys(model: type[BaseModel]) -> list[str]:
     return list(model.model_fields)
 
 
-def _fault(error: ValidationError) -> str:
+def _fault(error: ValidationError, root: type[BaseModel]) -> str:
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        section: type[BaseModel] = Protocol
+        section = root
         for part, inner in (("backbone", Backbone), ("shifts", ShiftLine), ("statistics", Statistics)):
             section = inner if first["loc"][0] == part and len(first["loc"]) > 1 else section
         known = _known_keys(section)
@@ -194,7 +194,7 @@ def read_protocol(path: Path) -> Protocol:
     try:
         return Protocol.model_validate(document)
     except ValidationError as error:
-        raise BadProtocol(f"{path}: {_fault(error)}") from None
+        raise BadProtocol(f"{path}: {_fault(error, Protocol)}") from None
 
 
 def read_backbone(text: str) -> Backbone:
@@ -209,7 +209,7 @@ def read_backbone(text: str) -> Backbone:
     try:
         return Backbone.model_validate(values)
     except ValidationError as error:
-        raise BadInput(f"--backbone '{text}': {_fault(error)}") from None
+        raise BadInput(f"--backbone '{text}': {_fault(error, Backbone)}") from None
 
 
 def _plain(text: str) -> str | int | float | bool:

@@ -107,12 +107,17 @@ def training(subject: Subject) -> Finding:
 
 
 def attack(subject: Subject) -> Finding:
-    """Projected gradient descent finds finite images inside its ball."""
+    """Projected gradient descent moves the pixels of images that the network gets right, and stays inside its ball."""
     samples = subject.samples(8)
     target = ModelTarget(subject.network(moved=MOVED))
+    with torch.no_grad():
+        answers = target(samples.pixels, samples.ids, Draw(0, "pgd", "judge")).argmax(1)
+    samples = samples._replace(labels=answers)
     settings = {**PGD.settings, "steps": 2, "passes": 2}
     (images,) = pgd(samples, [EPS], Draw(0, "pgd", "attack"), target, **settings)  # type: ignore[arg-type]
     found = perturbation(samples.pixels, images, "linf")
     if reason := fault(found, "linf", float(EPS)):
         raise Refuted(f"pgd at eps {EPS}: {reason}", "look at the gradient of the network by its pixels")
+    if found.largest == 0:
+        raise Refuted(f"pgd at eps {EPS} moves no pixel", "look at the gradient of the network by its pixels")
     return passed(f"pgd moves pixels by {found.largest:.3g} of {EPS}")

@@ -1,0 +1,1 @@
+"""A variant for attnbench, found by its entry point."""
