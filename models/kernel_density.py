@@ -7,12 +7,6 @@ from torch import Tensor
 from .attention import softmax_attention
 
 
-def unit_keys(k: Float[Tensor, "batch head key dim"]) -> Float[Tensor, "batch head key dim"]:
-    """Return the keys at length 1; a key of length 0 has no direction and stays 0."""
-    length = torch.linalg.vector_norm(k, dim=-1, keepdim=True)
-    return k / torch.where(length == 0, 1, length)
-
-
 def squared_distance(
     a: Float[Tensor, "*leading one dim"], b: Float[Tensor, "*leading other dim"]
 ) -> Float[Tensor, "*leading one other"]:

@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="Exit codes: 0 all there and valid, 1 some cells failed or are invalid, 2 usage or configuration, "
-    "3 incomplete (the same command resumes).",
+    "3 incomplete (the same command resumes), 5 a goal for speed was missed (perf --check).",
 )
 
 
@@ -54,8 +54,8 @@ def _root(
     context.default_map = {command: {k.replace("-", "_"): v for k, v in options.items()} for command in COMMANDS}
 
 
-COMMANDS = ("run", "plan", "status", "report", "ls", "show", "doctor", "check", "new")
-for _module in ("execute", "listing", "page", "checkup", "prove"):
+COMMANDS = ("run", "plan", "status", "report", "ls", "show", "doctor", "check", "new", "perf")
+for _module in ("execute", "listing", "page", "checkup", "prove", "speed"):
     import_module(f".{_module}", __package__).attach(app)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ...results.store import Store
 from ..catalog import Catalog, open_catalog
+from ..catalogue_page import catalogue_page
 from ..error import BadInput, UnknownName
 from ..protocol import builtin_protocols, read_protocol
 
@@ -58,6 +59,7 @@ def ls(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
     variant: Annotated[list[str] | None, typer.Option("--variant", help="Files with declarations to list too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every field.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page of all variants.")] = False,
 ) -> None:
     """List what can be named in a protocol or on the command line."""
     if kind not in KINDS:
@@ -65,6 +67,11 @@ def ls(
     catalog = open_catalog()
     for path in variant or ():
         catalog.remember_file(str(Path(path).resolve()))
+    if as_markdown:
+        if kind != "variants" or as_json:
+            raise BadInput("--markdown prints the page of variants; write `attnbench ls variants --markdown`")
+        typer.echo(catalogue_page(catalog.found["variant"].values()), nl=False)
+        return
     entries = _entries(catalog, kind)
     if as_json:
         typer.echo(json.dumps([document for *_, document in entries], indent=1))

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..attention import Context, softmax_attention
-from ..kernel_density import unit_keys
+from ..direction import direction
 from ..noise import Noise
 from ..site import Site
 from ..variant import Reported, Variant
@@ -63,7 +63,7 @@ class MedianOfMeansAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context) -> Tensor:
         """Return the heads' outputs, shaped like `v`."""
-        k, scale = unit_keys(k), 2 * self.site.scale
+        k, scale = direction(k), 2 * self.site.scale
         if self.form == "released":
             return softmax_attention(q, k, v, scale=scale, mask=self._subset(q, k, ctx))
         logits = scale * q @ k.transpose(-2, -1)

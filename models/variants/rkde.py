@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..attention import Context
-from ..kernel_density import gaussian_kernel, unit_keys, weighted_estimate
+from ..direction import direction
+from ..kernel_density import gaussian_kernel, weighted_estimate
 from ..site import Site
 from ..variant import Reported, Variant
 from ..visibility import softmax_over, visible_keys
@@ -59,7 +60,7 @@ class RobustKernelDensityAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context) -> Tensor:
         """Return the heads' outputs, shaped like `v`."""
-        k, scale = unit_keys(k), 2 * self.site.scale
+        k, scale = direction(k), 2 * self.site.scale
         seen = visible_keys(q, ctx, self.site.causal)
         if not self.site.causal:
             seen = seen[:, :, :1]  # all queries see the same keys

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..attention import Context
-from ..kernel_density import squared_distance, unit_keys, weighted_estimate
+from ..direction import direction
+from ..kernel_density import squared_distance, weighted_estimate
 from ..site import Site
 from ..variant import Variant
 
@@ -64,7 +65,7 @@ class ScaledProjectedAttention(nn.Module):
                 "spkde with form 'released' and a mask of tokens: it averages kernels over samples, whose masks "
                 "differ; allowed there: 'sample'; set form to it"
             )
-        k = unit_keys(k)
+        k = direction(k)
         joint, marginal = self._weights(torch.cat((k, v), -1), ctx.mask), self._weights(k, ctx.mask)
         return weighted_estimate(q, k, v, joint, marginal, scale=2 * self.site.scale, mask=ctx.mask)
 

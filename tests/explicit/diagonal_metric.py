@@ -102,6 +102,16 @@ def set_stretch(core: nn.Module) -> None:
 
 METRICS = (("mean", "max", "stop"), ("median", "mean", "stop"), ("mean", "mean", "open"))
 """Statistic, scaling and gradient: every value once, where all combinations would say no more."""
+MAHALANOBIS = [
+    Case(
+        "elliptical",
+        mahalanobis(statistic, scaling, gradient),
+        {"statistic": statistic, "scaling": scaling, "gradient": gradient, "form": "mahalanobis"},
+        causal=statistic == "mean",
+    )
+    for statistic, scaling, gradient in METRICS
+]
+"""Elliptical attention under the true distance, which an even metric does not make softmax."""
 CASES = [
     *(
         Case(
@@ -124,6 +134,7 @@ CASES = [
         for statistic, scaling, gradient in METRICS
         for form in ("dot", "mahalanobis")
     ),
+    *MAHALANOBIS,
     Case("random_metric", fixed, set=set_stretch),
     Case("random_metric", resampled(0.0), {"draw": "resampled"}),
     Case("random_metric", resampled(0.3), {"draw": "resampled", "bottom": 0.3}),
@@ -132,13 +143,3 @@ CASES = [
     Case("cross_sample_metric", calibrated(slice(1), "max")),
     Case("cross_sample_metric", calibrated(slice(1), "mean"), {"scaling": "mean"}),
 ]
-MAHALANOBIS = [
-    Case(
-        "elliptical",
-        mahalanobis(statistic, scaling, gradient),
-        {"statistic": statistic, "scaling": scaling, "gradient": gradient, "form": "mahalanobis"},
-        causal=statistic == "mean",
-    )
-    for statistic, scaling, gradient in METRICS
-]
-"""Elliptical attention under the true distance: an even metric does not make it softmax, so it has tests of its own."""

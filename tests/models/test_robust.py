@@ -13,8 +13,9 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from attnbench.models.attention import QKV, Context
+from attnbench.models.direction import direction
 from attnbench.models.initial_value import Generators, generator_for
-from attnbench.models.kernel_density import gaussian_kernel, squared_distance, unit_keys, weighted_estimate
+from attnbench.models.kernel_density import gaussian_kernel, squared_distance, weighted_estimate
 from attnbench.models.site import Site
 from attnbench.models.variants.mom import MedianOfMeansAttention
 from attnbench.models.variants.p_laplacian import PLaplacianAttention
@@ -75,8 +76,8 @@ def test_a_kernel_is_one_on_its_diagonal_and_halves_where_it_should() -> None:
 
 def test_a_key_of_length_zero_stays_zero_with_a_finite_gradient() -> None:
     k = torch.tensor([[[[3.0, 4.0], [0.0, 0.0]]]], requires_grad=True)
-    unit_keys(k).sum().backward()
-    assert torch.equal(unit_keys(k), torch.tensor([[[[0.6, 0.8], [0.0, 0.0]]]]))
+    direction(k).sum().backward()
+    assert torch.equal(direction(k), torch.tensor([[[[0.6, 0.8], [0.0, 0.0]]]]))
     assert k.grad is not None
     assert k.grad.isfinite().all()
 
