@@ -27,8 +27,11 @@ class MedianOfMeansAttention(nn.Module):
     `released` is the image classifier of the released code: `blocks` random subsets of the tokens, each a share `kept`
     of them and therefore nearly the same, drawn anew at every forward; one subset for all samples, heads and queries,
     the median of the logarithm of the kernel summed over all of them. Its classes keep 0.95, its command line passes
-    0.9, which the logged runs leave as it is. (Its language model has 3 disjoint random blocks and makes the same
-    choice for the whole batch, by later tokens too.) Here the first sample's noise draws the subsets.
+    0.9, which the logged runs leave as it is. Here the first sample's noise draws the subsets.
+
+    The released language model is not here: it has disjoint random blocks (3 in its class, 5 and 10 in its commands),
+    one choice for the whole batch, and its causal mask transposed, so a query reads the tokens of the block from its
+    own place on, none of those before, and each key's weights sum to 1 over the queries that read it.
 
     The choice is piecewise constant: no gradient flows through it, and none exists. A key of length 0 has logit 0.
     """
@@ -134,6 +137,7 @@ MOM = Variant(
     cost="matrix",
     pretrained="lossy",
     caveats=(
+        "The released language model reads later tokens as it stands, so its perplexities measure another task.",
         "With the default, which tokens share a block is fixed by their place and known to an attacker; the released "
         "code draws them at random.",
         "With form released, all queries read nearly all keys, drawn at random at inference: attacks must average over "

@@ -30,6 +30,9 @@ class RobustKernelDensityAttention(nn.Module):
     in the crowd weigh *less*, and under Hampel with a up to 1/3 all weights are equal and the robust estimate is the
     plain one.
 
+    Where values spread by about 1 in each coordinate, all pairs lie about 1 from the mean: the joint weights are nearly
+    equal, and under Hampel with a = 0.2 they are the plain ones. The weights of the keys alone still differ.
+
     Two facts of the released code are not here: beyond one iteration it averages the weights over the batch and the
     heads, and Hampel's weight falls to 0 just below 3 a, where its logarithm diverges; the floor holds there too.
 
@@ -114,6 +117,8 @@ RKDE = Variant(
     cost="matrix",
     pretrained="lossy",
     caveats=(
+        "Where values differ by about 1 in each coordinate, joint weights are nearly equal and only those of the keys act.",
+        "Under a causal mask it takes time cubic in the tokens.",
         "The default corrects a sign of the released code, whose logged numbers belong to form released.",
         "With form released, points in the crowd weigh less than outliers, and loss hampel with a threshold up to 1/3 "
         "changes nothing.",

@@ -24,8 +24,9 @@ class RobustPrincipalComponentAttention(nn.Module):
     `usual`: lambda / mu, the soft threshold that the augmented Lagrangian gives, which grows with them. The released
     multiplier is mu U.
 
-    `first`: layer 0 iterates and all others attend plainly with tied queries and keys, as in the released command;
-    `all`: every layer. Where the site is causal, each token has the mean |K| of those up to it.
+    `first`: layer 0 iterates and all others attend plainly with tied queries and keys, as in the released commands that
+    train and evaluate; `all`: every layer, as in the one that attacks, with 2 iterations where the others have 4 (or 1
+    in training, in its script). Where the site is causal, each token has the mean |K| of those up to it.
     """
 
     omits = ("k",)
@@ -108,6 +109,7 @@ RPC = Variant(
     extra_parameters="none; one projection of dim x dim fewer a layer",
     pretrained="impossible",
     caveats=(
+        "The released commands train with 4 iterations in layer 0 and attack with 2 in all layers.",
         "Queries are tied to keys: compare it with a symmetric softmax of as many parameters, not only the plain one.",
         "With threshold released the soft threshold shrinks as keys grow; with both it depends on the number of heads.",
         "Soft thresholds cut the gradient of every coordinate that they zero or clip.",

@@ -26,7 +26,8 @@ class TropicalAttention(nn.Module):
 
     The released class (TropicalAttention.py) maps its input without linear projections before the max-plus ones; the
     authors' language model (github.com/KurtPask/Elliptical-Attention) has them, as here. A learned shift of the
-    logarithms, off by default there, is left out. The paper is said to take log(relu(x)), minus its largest coordinate,
+    logarithms for each coordinate, off by default in the class and always on in the language model, which ignores its
+    causal mask, is left out. The paper is said to take log(relu(x)), minus its largest coordinate,
     and exp without the ones; the released code has no such form.
     """
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,15 +111,20 @@ def test_everything_that_a_declaration_says_is_in_its_row() -> None:
     assert number == ["`rich`", "12.5 %", r"error\|c", "one seed", "a log"]
 
 
+def test_a_variant_that_always_mixes_samples_says_so() -> None:
+    _, row = cells(page(replace(PLAIN, batch_coupled=True)))
+    assert row[-1] == "The samples of a batch mix."
+
+
 def test_rows_are_sorted_by_family_then_name_and_counted() -> None:
-    other = Variant(**{**{f: getattr(PLAIN, f) for f in Variant.__dataclass_fields__}, "name": "other"})
+    other = replace(PLAIN, name="other")
     text = page(PLAIN, RICH, other)
     assert "3 variants in 2 families." in text
     assert [row[0].partition("<br>")[0] for row in cells(text)[1:4]] == ["`rich`", "`other`", "`plain`"]
 
 
 def test_whole_networks_and_an_empty_table_of_numbers_are_left_out() -> None:
-    network = Variant(**{**{f: getattr(RICH, f) for f in Variant.__dataclass_fields__}, "builds": "network"})
+    network = replace(RICH, builds="network")
     assert "1 variants in 1 families." in page(PLAIN, network)
     assert "papers report" not in page(PLAIN, network)
 
