@@ -117,7 +117,7 @@ RKDE = Variant(
     cost="matrix",
     pretrained="lossy",
     caveats=(
-        "Where values differ by about 1 in each coordinate, joint weights are nearly equal and only those of the keys act.",
+        "Where values differ by about 1 in each coordinate, joint weights are nearly equal; those of the keys remain.",
         "Under a causal mask it takes time cubic in the tokens.",
         "The default corrects a sign of the released code, whose logged numbers belong to form released.",
         "With form released, points in the crowd weigh less than outliers, and loss hampel with a threshold up to 1/3 "
