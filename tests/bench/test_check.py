@@ -281,3 +281,14 @@ def test_the_command_checks_lists_and_prints_json(attnbench: Attnbench, tmp_path
     assert all(d["passed"] and d["findings"][0]["check"] == "mask" for d in documents)
     done = attnbench("check", "softmax", "quest", "--only=mask", cwd=tmp_path)
     assert re.search(r"quest +1 +0 +0 ", done.stdout)
+
+
+@pytest.mark.campaign
+def test_every_built_in_variant_passes_every_check_compilation_included(attnbench: Attnbench, tmp_path: Path) -> None:
+    done = attnbench("check", "all", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    found = {
+        entry["variant"]: {f["check"]: f["status"] for f in entry["findings"]} for entry in json.loads(done.stdout)
+    }
+    assert set(found) == set(open_catalog().names("variant"))
+    assert all(statuses["compilation"] == "pass" for statuses in found.values())
