@@ -41,6 +41,11 @@ def load_weights(
             if given[name].shape != wanted[name].shape
         ],
     }
+    parts["holds numbers of another kind:"] = [
+        f"{name} {str(given[name].dtype).removeprefix('torch.')}"
+        for name in sorted(wanted.keys() & given.keys())
+        if given[name].is_floating_point() != wanted[name].is_floating_point() or given[name].is_complex()
+    ]
     faults = [f"{what} {_some(names)}" for what, names in parts.items() if names]
     if faults:
         raise BadInput(f"{path} {'; '.join(faults)}; {fix}")

@@ -22,8 +22,16 @@ from .workplace import Options, Workplace
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return the sha256 of a network: its tensors, and as much of its source as Python can show."""
+    """Return the sha256 of a network: its tensors, its modules in order with their settings, and their source."""
     found = hashlib.sha256(tensor_bytes(dict(model.state_dict())))
+    for name, buffer in model.named_buffers():
+        found.update(f"\0{name}\0".encode() + tensor_bytes({"buffer": buffer}))
+    for name, module in model.named_modules():
+        held = {k: v for k, v in vars(module).items() if not k.startswith("_")}
+        tensors = {k: v for k, v in held.items() if isinstance(v, torch.Tensor)}
+        plain = {k: repr(v) for k, v in held.items() if k not in tensors and k != "training"}
+        found.update(f"\0{name}\0{type(module).__qualname__}\0{module.extra_repr()}\0{sorted(plain.items())}".encode())
+        found.update(tensor_bytes(tensors))
     for kind in sorted({type(module) for module in model.modules()}, key=lambda kind: kind.__qualname__):
         found.update(f"\0{kind.__module__}.{kind.__qualname__}\0".encode())
         if not kind.__module__.startswith("torch."):

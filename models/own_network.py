@@ -49,10 +49,16 @@ class OwnNetwork(Network):
         return logits
 
 
+def _held(network: nn.Module) -> dict[str, Tensor]:
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in tensors}
+
+
 @torch.no_grad()
 def fault(network: OwnNetwork, pixels: Tensor, noise: Mapping[str, Tensor]) -> str:
     """Return what keeps a network from being judged on some pixels, and what to do; empty where nothing does."""
     network.eval()
+    before = _held(network)
     first, second = network(pixels, noise), network(pixels, noise)
     wanted = (len(pixels), network.classes)
     if not isinstance(first, Tensor) or tuple(first.shape) != wanted:
@@ -60,6 +66,10 @@ def fault(network: OwnNetwork, pixels: Tensor, noise: Mapping[str, Tensor]) -> s
         return f"it returned {got} for {list(pixels.shape)}; return logits {list(wanted)}, [batch, class]"
     if not bool(first.isfinite().all()):
         return "its logits are not finite; look at what it does to pixels in [0, 1]"
+    if any(not torch.equal(tensor, before[name]) for name, tensor in _held(network).items()):
+        return (
+            "it changes its own tensors in eval mode, so its answers depend on what it saw before; do not do so there"
+        )
     if not torch.equal(first, second):
         return (
             "it answers differently to the same pixels in eval mode; switch its randomness off, or declare it in a "

@@ -23,9 +23,9 @@ class Exchange(NamedTuple):
     """What became of the tensors when a network took over the weights of another."""
 
     kept: tuple[str, ...]
-    """Names that both have, or that the new attention needs and found."""
+    """Tensors around the attention, taken over."""
     initial: tuple[str, ...]
-    """Tensors of the new attention that the weights lack; they keep their initial values."""
+    """Tensors of the new attention; they keep their initial values, or are measured anew."""
     dropped: tuple[str, ...]
     """Tensors of the old attention that nobody reads any more."""
 
@@ -33,7 +33,8 @@ class Exchange(NamedTuple):
 def exchange(weights: Mapping[str, Tensor], network: nn.Module) -> Exchange:
     """Fill a network with weights that were trained with another attention.
 
-    All tensors outside the cores must be there with their shapes; raises ValueError naming the first that is not.
+    All tensors outside the cores must be there with their shapes; raises ValueError naming the first that is not. No
+    tensor of a core is taken over: two mechanisms may call different things by one name.
     """
     wanted = network.state_dict()
     for name, tensor in wanted.items():
@@ -47,7 +48,7 @@ def exchange(weights: Mapping[str, Tensor], network: nn.Module) -> Exchange:
         raise ValueError(
             f"the weights hold '{strange[0]}', which the swapped network lacks; swap variants that share it"
         )
-    kept = {n: weights[n] for n, t in wanted.items() if n in weights and weights[n].shape == t.shape}
+    kept = {name: weights[name] for name in wanted if not CORE.search(name)}
     network.load_state_dict({**wanted, **kept})
     initial, dropped = sorted(wanted.keys() - kept.keys()), sorted(weights.keys() - kept.keys())
     return Exchange(tuple(sorted(kept)), tuple(initial), tuple(dropped))

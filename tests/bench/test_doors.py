@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attnbench.bench import api
 from attnbench.bench.catalog import open_catalog
 from attnbench.bench.error import AttnbenchError, BadDeclaration, BadInput, BadProtocol
+from attnbench.bench.evaluation import fingerprint
 from attnbench.bench.key import key_of
 from attnbench.bench.plan import make_plan
 from attnbench.bench.protocol import find_protocol, read_swap
@@ -19,7 +20,9 @@ from attnbench.models.swap import exchange, logit_change, perturb, seen
 from attnbench.models.variants.elliptical import ELLIPTICAL
 from attnbench.models.variants.gated import GATED
 from attnbench.models.variants.quest import QUEST
+from attnbench.models.variants.random_metric import RANDOM_METRIC
 from attnbench.models.variants.softmax import SOFTMAX
+from attnbench.models.variants.static_metric import STATIC_METRIC
 from attnbench.models.vit import VisionTransformer, VisionTransformerShape, build
 
 PLUGIN = str(Path(__file__).parent.parent / "plugins" / "sharper.py")
@@ -60,6 +63,19 @@ def narrow():
 
 def nothing():
     return 3
+
+
+def counting():
+    class Counting(Net):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+        def forward(self, pixels):
+            self.seen += 1
+            return super().forward(pixels)
+
+    return Counting(0)
 """
 
 
@@ -149,6 +165,7 @@ def test_weights_that_do_not_fit_are_told_key_by_key(small: str, checkpoint: Pat
     broken = {name: tensor for name, tensor in tensors.items() if name != "norm.bias"}
     broken["head.bias"] = torch.zeros(3)
     broken["stranger"] = torch.zeros(1)
+    broken["norm.weight"] = torch.ones(32, dtype=torch.int8)
     path = tmp_path / "broken.safetensors"
     save_file(broken, path)
     ran = api.run(api.Asked(small, only=("softmax",), weights=(f"softmax@0={path}",), out=tmp_path / "run"))
@@ -156,6 +173,7 @@ def test_weights_that_do_not_fit_are_told_key_by_key(small: str, checkpoint: Pat
     (attempt,) = [a for n in ran.plan.nodes for a in ran.store.attempts(n.key)]
     assert "lacks norm.bias; holds what the network does not have: stranger" in attempt["reason"]
     assert "differs in shape: head.bias [3] for [10]" in attempt["reason"]
+    assert "holds numbers of another kind: norm.weight int8" in attempt["reason"]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +230,7 @@ def test_a_network_from_a_file_is_judged_as_it_is(small: str, network: Path, tmp
     [
         ("random", "answers differently to the same pixels"),
         ("narrow", r"returned \[8, 3\].*return logits \[8, 10\]"),
+        ("counting", "changes its own tensors in eval mode"),
         ("nothing", "built a int; its function has to return a module"),
     ],
 )
@@ -290,6 +309,29 @@ def test_a_name_that_is_taken_or_a_network_that_fails_is_told(small: str, tmp_pa
         api.evaluate(nn.Flatten(), small, name="flat", out=tmp_path / "run")
 
 
+class Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.register_buffer("table", torch.zeros(3), persistent=False)
+
+
+def test_networks_that_differ_in_anything_but_their_tensors_differ_in_their_fingerprint() -> None:
+    other = Scaled(1.0)
+    other.table += 1
+    networks = [
+        Scaled(1.0),
+        Scaled(2.0),
+        other,
+        nn.Sequential(nn.ReLU(), nn.Tanh()),
+        nn.Sequential(nn.Tanh(), nn.ReLU()),
+        nn.LeakyReLU(0.1),
+        nn.LeakyReLU(-5),
+    ]
+    assert len({fingerprint(network) for network in networks}) == len(networks)
+    assert fingerprint(Scaled(1.0)) == fingerprint(Scaled(1.0))
+
+
 # Mechanism swap
 
 SHAPE = VisionTransformerShape(image=6, channels=2, patch=2, dim=15, depth=3, heads=5, classes=7)
@@ -318,6 +360,16 @@ def test_what_one_mechanism_learns_and_the_other_lacks_is_named() -> None:
     assert set(exchange(softmax.state_dict(), gated).initial) == learned
     assert all(torch.equal(gated.state_dict()[name], before[name]) for name in learned)
     assert set(exchange(gated.state_dict(), softmax).dropped) == learned
+
+
+def test_no_tensor_of_a_core_is_taken_over_even_where_names_agree() -> None:
+    static = build(STATIC_METRIC.core, dict(STATIC_METRIC.settings), SHAPE, 1)
+    random = build(RANDOM_METRIC.core, dict(RANDOM_METRIC.settings), SHAPE, 1)
+    frozen = [core.frozen.clone() for core in random.attentions()]
+    assert not torch.equal(frozen[1], static.attentions()[1].frozen)
+    given = exchange(static.state_dict(), random)
+    assert all(torch.equal(core.frozen, before) for core, before in zip(random.attentions(), frozen, strict=True))
+    assert len(given.initial) == len(given.dropped) == 3
 
 
 def test_weights_of_another_shape_are_refused() -> None:
