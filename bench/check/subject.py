@@ -21,9 +21,9 @@ from ..fit import calibrate
 from ..noise import drawn
 from .face import Face, calibrated, faces_of
 
-DIM, HEADS, HEAD_DIM, DEPTH = 11, 3, 5, 2
-"""Sizes of single layers: different primes, so that no axis can stand in for another. With a depth of 2 the layers are
-the first one and the last one."""
+DIM, HEADS, HEAD_DIM, DEPTH = 11, 3, 5, 7
+"""Sizes of single layers: different primes, so that no axis can stand in for another. With a depth of 7 the layers are
+the first one, one in the middle and the last one."""
 MOVED = 0.3
 """Standard deviation by which learned tensors are moved from their initial values, which may hide a path."""
 ROWS = 11
@@ -105,9 +105,9 @@ class Subject:
         causal: bool = False,
         size: Size | None = None,
         dtype: torch.dtype = torch.float64,
-        layers: Sequence[int] = (1, 0),
+        layers: Sequence[int] = (1, 0, DEPTH - 1),
     ) -> list[Face]:
-        """Return the last layer and the first one, from every side that shows something of its own."""
+        """Return a layer in the middle, the first and the last one, from every side that shows something of its own."""
         hosts = [self.host(self.site(i, causal=causal, size=size), settings, dtype=dtype) for i in layers]
         return [face for host in hosts for face in faces_of(host)]
 
