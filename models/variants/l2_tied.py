@@ -12,12 +12,13 @@ class TiedL2Attention(L2Attention):
 
     W_Q and W_V are one head's rows of the projections, as torch stores them. With queries and keys tied and the factor
     A on the value path, the layer has a Lipschitz constant on all of space; plain attention has none, and `l2` is not
-    covered by the proof. The paper bounds it (theorem 3.2, recalled and not read at its source) by
+    covered by the proof. The bound (theorem 3.2, recalled and not read at its source) is
 
-        sqrt(N / d) (4 c + 1) sqrt(sum over heads of |W_Q|^2 |W_V|^2) |W_O|,    c exp(c + 1) = N - 1,
+        sqrt(N / d) (4 c + 1) sqrt(sum over heads of |W_Q|^4 |W_V|^2) |W_O|,    c exp(c + 1) = N - 1,
 
-    with spectral norms and N tokens. The host's biases stay: the one of the queries cancels in the distances, and both
-    add only constants to the values, which leaves the Lipschitz constant alone.
+    with spectral norms and N tokens. The fourth power rests on scaling, not on memory: weights s W_Q at inputs X / s
+    give s times the outputs, so the slope grows with s^2. The host's biases stay: the one of the queries cancels in the
+    distances, and both add only constants to the values, which leaves the Lipschitz constant alone.
 
     X A W_V' is q (W_Q W_V' / sqrt(d)), one square of `head_dim` for each head.
     """

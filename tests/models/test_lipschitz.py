@@ -59,6 +59,17 @@ def test_tied_l2_attention_is_nowhere_steeper_than_its_bound(seed: int) -> None:
     assert 0 < steepest <= bound(host)
 
 
+@pytest.mark.parametrize("factor", [10.0, 100.0])
+def test_the_slope_and_the_bound_of_tied_l2_attention_grow_with_the_square_of_the_query_weights(factor: float) -> None:
+    """Weights s W at inputs X / s give the same distances and s times the outputs, whose slope in X is s^2 times."""
+    host, scaled = layer(TIED), layer(TIED)
+    with torch.no_grad():
+        scaled.q.weight.mul_(factor)
+    slope = steepness(host, adversarial(1, 0))
+    assert steepness(scaled, adversarial(1 / factor, 0)) == pytest.approx(factor**2 * slope, rel=1e-9)
+    assert bound(scaled) == pytest.approx(factor**2 * bound(host), rel=1e-9)
+
+
 def test_softmax_attention_is_the_steeper_the_larger_its_inputs() -> None:
     """At a token of size zero all logits are 0 whatever the others' size, and their slope grows with it squared."""
     host = layer(SOFTMAX)
