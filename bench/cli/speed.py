@@ -14,7 +14,7 @@ from ...results.provenance import provenance
 from ..catalog import open_catalog
 from ..error import BadInput, UnknownName
 from ..perf.comparison import Comparison, Quantity
-from ..perf.goal import EXPLICIT_FORM, FUSED, TIMED, goal, missed, verdict
+from ..perf.goal import EXPLICIT_FORM, FUSED, TIMED, goal, missed, verdict, with_goals
 
 KINDS = ("variants",)
 COLOURS = {"met": "green", "missed": "red", "not decided": "yellow", "": "dim"}
@@ -29,7 +29,9 @@ def perf(
     ] = None,
     tokens: Annotated[str, typer.Option("--tokens", help="Numbers of tokens; commas.")] = "65,197,1024",
     repeats: Annotated[int, typer.Option("--repeats", help="Rounds, of which the medians count.")] = 21,
-    check: Annotated[bool, typer.Option("--check", help="Exit 5 where a goal is missed beyond doubt.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 5 where a goal is missed beyond doubt [all with a goal].")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every number.")] = False,
 ) -> None:
     """Time each variant's attention layer against fused softmax, forward and backward on one thread; count memory."""
@@ -44,19 +46,20 @@ def perf(
     if repeats < LEAST_ROUNDS:
         raise BadInput(f"{repeats} repeats say nothing about their spread; give --repeats {LEAST_ROUNDS} or more")
     torch.set_num_threads(1)
+    if check and not names:
+        names, sizes = with_goals(sizes), [count for count in sizes if with_goals([count])]
     entries = measurement.chosen(open_catalog(), names or ())
+    if check and not {entry.label for entry in entries} & set(with_goals(sizes)):
+        raise BadInput(f"--check: there is no goal for these variants at {tokens} tokens; leave out names or --tokens")
     remarks = {e.label: lines for e in entries if (lines := layer.remarks(e.value, e.settings))}
     found: list[Comparison] = []
-    console = Console()
     with Console(stderr=True).status("measuring") as status:
         for some in measurement.measured(entries, sizes, repeats, status.update):
             found += some
-    if check and not any(goal(c) is not None for c in found):
-        raise BadInput(f"--check: there is no goal for these variants at {tokens} tokens; leave out names or --tokens")
     if as_json:
         typer.echo(json.dumps(document(found, repeats, layer.sizes(), remarks), indent=1, allow_nan=False))
     else:
-        show(console, found, remarks)
+        show(Console(), found, remarks)
     raise typer.Exit(exit_code(found, check))
 
 
@@ -148,8 +151,9 @@ def _number(value: float | None) -> str:
 
 
 def _interval(c: Comparison) -> str:
-    counted = c.quantity == MEMORY or c.low is None or c.high is None
-    return "exact" if counted else f"{_number(c.low)} to {_number(c.high)}"
+    if c.quantity == MEMORY:
+        return "exact"
+    return "one call" if c.low is None else f"{_number(c.low)} to {_number(c.high)}"
 
 
 def _verdict(c: Comparison) -> str:

@@ -26,7 +26,7 @@ class Comparison:
     ratio: float | None = None
     """Cost of the subject over cost of the reference."""
     low: float | None = None
-    """Lower end of the 95 % interval of the ratio; the ratio itself where it is a count."""
+    """Lower end of the 95 % interval of the ratio; the ratio itself where it is a count, None after a single round."""
     high: float | None = None
     """Upper end."""
     rounds: int | None = None

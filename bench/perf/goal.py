@@ -28,10 +28,10 @@ LAYER: Mapping[int, Mapping[str, float]] = {
 }
 """Largest ratio of a layer's time, forward and backward with its projections, to fused softmax: by tokens and label."""
 
-EXPLICIT: Mapping[int, Mapping[Quantity, float]] = {
-    1024: {"forward": 1 / 2.2, "forward and backward": 1 / 1.5, "live memory": 1 / 10},
+EXPLICIT: Mapping[int, Mapping[str, Mapping[Quantity, float]]] = {
+    1024: {"elliptical": {"forward": 1 / 2.2, "forward and backward": 1 / 1.5, "live memory": 1 / 10}},
 }
-"""Largest ratio of fused elliptical attention to its explicit form, attention alone: by tokens and quantity."""
+"""Largest ratio of a fused form to the explicit one, attention alone: by tokens, label and quantity."""
 
 TIMED: Quantity = "forward and backward"
 """What the goals of layers speak of."""
@@ -39,10 +39,19 @@ FUSED, EXPLICIT_FORM = "fused softmax", "explicit form"
 """The references."""
 
 
+def with_goals(tokens: Iterable[int]) -> list[str]:
+    """Return the labels that have a goal at one of some numbers of tokens, sorted.
+
+    >>> with_goals([65, 1024])
+    ['differential', 'elliptical', 'mgk', 'twicing']
+    """
+    return sorted({label for count in tokens for label in (*LAYER.get(count, {}), *EXPLICIT.get(count, {}))})
+
+
 def goal(comparison: Comparison) -> float | None:
     """Return the largest ratio that is wanted; None where nothing is asked for."""
     if comparison.reference == EXPLICIT_FORM:
-        return EXPLICIT.get(comparison.tokens, {}).get(comparison.quantity)
+        return EXPLICIT.get(comparison.tokens, {}).get(comparison.subject, {}).get(comparison.quantity)
     return LAYER.get(comparison.tokens, {}).get(comparison.subject) if comparison.quantity == TIMED else None
 
 

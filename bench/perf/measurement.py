@@ -28,10 +28,10 @@ from .paired_time import LEAST_ROUNDS, Call, Pair, Times, Turn, ratio, schedule,
 SEED = 0
 """Of the order in which the calls run."""
 Say = Callable[[str], None]
-
-
 SLOW = 10
 """Times of the reference's time from which the fewest rounds are enough: nobody needs such a ratio to a percent."""
+LONGEST = 2.0
+"""Seconds of a call that is made once and not again."""
 SAMPLES = 4
 """Of attention alone: the maps of one sample may stay in the processor's cache, those of a batch do not."""
 
@@ -52,7 +52,7 @@ def chosen(catalog: Catalog, names: Sequence[str]) -> list[Entry[Variant]]:
     asked = [part for text in names for part in split(text)] or ["all"]
     entries = {entry.label: entry for entry in map(catalog.variant, added(catalog, asked, ()))}
     for entry in entries.values():
-        if entry.value.builds == "network" and names:
+        if entry.value.builds == "network" and asked != ["all"]:
             raise BadInput(f"'{entry.label}' is a whole network; what is timed is the attention layer of a variant")
     return [entry for entry in entries.values() if entry.value.builds != "network"]
 
@@ -81,9 +81,13 @@ def layers(entries: Iterable[Entry[Variant]], tokens: int, rounds: int, say: Say
 
 
 def warmed(blank: Comparison, pair: Pair, rounds: int) -> Ready:
-    """Run a pair once and say how many rounds it is worth."""
-    pair.subject()
-    (times,) = timed([pair], [[Turn(0, reference_first=True)]])
+    """Run a pair and say how many more rounds it is worth; what takes very long has had its only one."""
+    pair.reference()
+    turn = [[Turn(0, reference_first=True)]]
+    (times,) = timed([pair], turn)
+    if times.subject[0] > LONGEST:
+        return Ready(with_times(blank, times), pair, 0)
+    (times,) = timed([pair], turn)
     slow = times.subject[0] > SLOW * times.reference[0]
     return Ready(blank, pair, LEAST_ROUNDS if slow else rounds)
 
@@ -95,7 +99,7 @@ def counted(blank: Comparison, subject: int, reference: int) -> Comparison:
 
 
 def clocked(ready: Sequence[Ready], say: Say) -> list[Comparison]:
-    """Time pairs side by side and return the comparisons with their numbers."""
+    """Time pairs side by side and return the comparisons with their numbers; pairs of 0 rounds have theirs already."""
     found = [Times([], []) for _ in ready]
     turns = schedule([r.rounds for r in ready], SEED)
     for number, own in enumerate(turns):
@@ -103,17 +107,18 @@ def clocked(ready: Sequence[Ready], say: Say) -> list[Comparison]:
         for times, new in zip(found, timed([r.pair for r in ready], [own]), strict=True):
             times.subject.extend(new.subject)
             times.reference.extend(new.reference)
-    return [with_times(r.known, times) for r, times in zip(ready, found, strict=True)]
+    return [with_times(r.known, times) if r.rounds else r.known for r, times in zip(ready, found, strict=True)]
 
 
 def with_times(blank: Comparison, times: Times) -> Comparison:
-    """Return a comparison of two lists of seconds."""
-    value, low, high = ratio(times)
+    """Return a comparison of two lists of seconds; one second each says nothing about its spread."""
     subject, reference = (float(np.median(seconds)) for seconds in times)
     rounds = len(times.subject)
-    return replace(
-        blank, ratio=value, low=low, high=high, rounds=rounds, subject_cost=subject, reference_cost=reference
-    )
+    known = replace(blank, rounds=rounds, subject_cost=subject, reference_cost=reference, ratio=subject / reference)
+    if rounds == 1:
+        return known
+    _, low, high = ratio(times)
+    return replace(known, low=low, high=high)
 
 
 class Forms(NamedTuple):
@@ -156,7 +161,6 @@ def compared_forms(label: str, tokens: int, rounds: int, say: Say) -> list[Compa
     ready = []
     for quantity, call in calls.items():
         pair = Pair(call(forms.fused), call(forms.explicit))
-        pair.reference()
         ready.append(warmed(Comparison(label, EXPLICIT_FORM, quantity, tokens), pair, rounds))
     subject, reference = map(live_memory, ready[-1].pair)
     memory = counted(replace(ready[-1].known, quantity="live memory"), subject, reference)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
-from attnbench.bench.catalog import open_catalog
+from attnbench.bench.catalog import Entry, open_catalog
 from attnbench.bench.cli import speed
 from attnbench.bench.error import BadInput, UnknownName
 from attnbench.bench.perf import layer as layer_module
@@ -26,6 +26,7 @@ from attnbench.bench.perf.layer import TimedLayer, remarks, size_of
 from attnbench.bench.perf.live_memory import live_memory
 from attnbench.bench.perf.measurement import FORMS, chosen, layers
 from attnbench.bench.perf.paired_time import Pair, Times, Turn, ratio, schedule, timed
+from attnbench.models.variant import Variant
 from attnbench.models.variants.elliptical import ELLIPTICAL
 from attnbench.models.variants.neutreno import NEUTRENO
 from attnbench.models.variants.registers import REGISTERS
@@ -224,10 +225,38 @@ def test_what_makes_no_sense_or_raises_says_so_and_the_others_go_on(tmp_path: Pa
     assert speed.exit_code(list(found.values()), check=False) == 1
 
 
-def test_whole_networks_are_left_out_and_refused_by_name(tmp_path: Path) -> None:
+def test_what_takes_very_long_is_called_once_and_has_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurement, "LONGEST", -1.0)
+    calls: list[str] = []
+    pair = Pair(lambda: calls.append("subject"), lambda: calls.append("reference"))
+    ready = measurement.warmed(Comparison("slow", FUSED, "forward and backward", 65), pair, 21)
+    (found,) = measurement.clocked([ready], silent)
+    assert calls.count("subject") == 1
+    assert (found.rounds, found.low, found.high) == (1, None, None)
+    assert found.ratio is not None
+    assert verdict(found) == ""
+
+
+def test_what_is_slow_gets_the_fewest_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(lambda: None, lambda: None)
+    blank = Comparison("slow", FUSED, "forward and backward", 65)
+    for share, rounds in ((-1, 5), (1e9, 21)):
+        monkeypatch.setattr(measurement, "SLOW", share)
+        assert measurement.warmed(blank, pair, 21).rounds == rounds
+
+
+def test_whole_networks_are_left_out_and_refused_by_name() -> None:
+    catalog = open_catalog()
+    catalog.add_object("mine", torch.nn.Identity, "0" * 64)
+    labels = [entry.label for entry in chosen(catalog, [])]
+    assert labels == [name for name in catalog.names("variant") if name != "mine"]
+    assert chosen(catalog, ["all"]) == chosen(catalog, [])
+    with pytest.raises(BadInput, match=r"'mine' is a whole network"):
+        chosen(catalog, ["mine"])
+
+
+def test_variants_are_named_as_everywhere() -> None:
     assert [entry.label for entry in chosen(open_catalog(), ["quest", "l*2"])] == ["quest", "l2"]
-    labels = {entry.label for entry in chosen(open_catalog(), [])}
-    assert {"softmax", "elliptical"} <= labels
     with pytest.raises(UnknownName, match=r"unknown variant 'qest'; did you mean 'quest'\?"):
         chosen(open_catalog(), ["qest"])
 
@@ -253,9 +282,39 @@ def comparison(**fields: Any) -> Comparison:
         ({"subject": "mgk", "tokens": 1024, "low": 1.9, "high": 1.99}, "met"),
         ({"subject": "mgk", "tokens": 1024, "low": 2.01, "high": 2.1}, "missed"),
         ({"reference": EXPLICIT_FORM, "subject": "elliptical", "tokens": 1024, "low": 0.5, "high": 0.6}, "met"),
-        ({"reference": EXPLICIT_FORM, "tokens": 1024, "quantity": "forward", "low": 0.46, "high": 0.5}, "missed"),
-        ({"reference": EXPLICIT_FORM, "tokens": 1024, "quantity": "forward", "low": 0.3, "high": 0.45}, "met"),
-        ({"reference": EXPLICIT_FORM, "tokens": 1024, "quantity": "live memory", "low": 0.11, "high": 0.11}, "missed"),
+        (
+            {
+                "reference": EXPLICIT_FORM,
+                "subject": "elliptical",
+                "tokens": 1024,
+                "quantity": "forward",
+                "low": 0.46,
+                "high": 0.5,
+            },
+            "missed",
+        ),
+        (
+            {
+                "reference": EXPLICIT_FORM,
+                "subject": "elliptical",
+                "tokens": 1024,
+                "quantity": "forward",
+                "low": 0.3,
+                "high": 0.45,
+            },
+            "met",
+        ),
+        (
+            {
+                "reference": EXPLICIT_FORM,
+                "subject": "elliptical",
+                "tokens": 1024,
+                "quantity": "live memory",
+                "low": 0.11,
+                "high": 0.11,
+            },
+            "missed",
+        ),
     ],
 )
 def test_a_goal_is_missed_only_beyond_the_interval(fields: dict[str, Any], expected: str) -> None:
@@ -309,10 +368,23 @@ def test_the_table_shows_what_does_not_apply(
     assert ["mom", "-", "-", "-", "-", "not", "applicable:", *reason.split()] in rows
 
 
-def test_nothing_to_check_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, comparison(tokens=65))
-    with pytest.raises(BadInput, match=r"no goal for these variants at 65 tokens; leave out names or --tokens"):
-        speed.perf("variants", ["quest"], tokens="65", check=True)
+def test_nothing_to_check_is_no_success() -> None:
+    for names, tokens in ((["quest"], "65,1024"), (["softmax"], "197"), (["gated(form=headwise)"], "197")):
+        with pytest.raises(BadInput, match=rf"no goal for these variants at {tokens} tokens; leave out names or"):
+            speed.perf("variants", names, tokens=tokens, check=True)
+
+
+def test_a_check_without_names_measures_what_has_a_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[str], list[int]]] = []
+
+    def measured(entries: list[Entry[Variant]], sizes: list[int], *_: object) -> Iterator[list[Comparison]]:
+        asked.append(([entry.label for entry in entries], sizes))
+        yield [comparison()]
+
+    monkeypatch.setattr(measurement, "measured", measured)
+    with pytest.raises(typer.Exit):
+        speed.perf("variants", tokens="65,1024", check=True)
+    assert asked == [(["differential", "elliptical", "mgk", "twicing"], [1024])]
 
 
 def test_what_means_nothing_is_refused() -> None:
