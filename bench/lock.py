@@ -23,6 +23,7 @@ MACHINES: Mapping[str, tuple[int, tuple[str, ...]]] = {
         BACKBONE_VERSION,
         (
             "models/attention.py",
+            "models/block.py",
             "models/initial_value.py",
             "models/noise.py",
             "models/site.py",

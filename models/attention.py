@@ -133,6 +133,25 @@ def softmax_attention(
     return y[..., :width] if missing > 0 else y
 
 
+def attended(
+    core: nn.Module, qkv: QKV, ctx: Context, *, heads: int, head_dim: int, calibrating: bool
+) -> Float[Tensor, "batch token width"]:
+    """Let a core attend, once it has calibrated where that is asked for, and return its heads' outputs side by side.
+
+    Raises ValueError where the core returns another shape than `[batch, head, token, head_dim]`.
+    """
+    if calibrating and isinstance(core, Calibrates):
+        core.calibrate(*qkv, ctx)
+    y = cast(Core, core)(*qkv, ctx)
+    wanted = (len(ctx.x), heads, ctx.x.shape[1], head_dim)
+    if y.shape != wanted:
+        raise ValueError(
+            f"{type(core).__name__} returned {list(y.shape)}, {list(wanted)} is expected: "
+            "[batch, head, token, head_dim]; return a tensor shaped like the queries"
+        )
+    return y.transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
     """Multi-head attention around a core: project, attend, project back.
 
@@ -180,16 +199,8 @@ class Attention(nn.Module):
         """Attend from the normed input `x`; also return this layer's projections, which later layers may read."""
         qkv = self.project(x)
         ctx = Context(x, residual, mask, first, previous, noise)
-        if calibrating and isinstance(self.core, Calibrates):
-            self.core.calibrate(*qkv, ctx)
-        y = cast(Core, self.core)(*qkv, ctx)
-        wanted = (*x.shape[:1], self.site.heads, x.shape[1], self.site.head_dim)
-        if y.shape != wanted:
-            raise ValueError(
-                f"{type(self.core).__name__} returned {list(y.shape)}, {list(wanted)} is expected: "
-                "[batch, head, token, head_dim]"
-            )
-        y = self.out(y.transpose(1, 2).flatten(2))
+        y = attended(self.core, qkv, ctx, heads=self.site.heads, head_dim=self.site.head_dim, calibrating=calibrating)
+        y = self.out(y)
         if isinstance(self.core, Merges):
             y = self.core.merge(y, x, residual)
         return y, qkv

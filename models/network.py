@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .attention import Calibrates
 from .noise import Noise
 
 Tap = Callable[[str, int, Tensor], None]
@@ -48,8 +49,8 @@ class Network(nn.Module):
 
     @property
     def calibrates(self) -> bool:
-        """Whether any part has frozen quantities that are measured on training samples."""
-        return False
+        """Whether any core has frozen quantities that are measured on training samples."""
+        return any(isinstance(core, Calibrates) for core in self.attentions())
 
     def forward(
         self,

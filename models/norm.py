@@ -34,14 +34,16 @@ def centred(x: Float[Tensor, "*leading dim"]) -> Float[Tensor, "*leading dim"]:
     return dim / (dim - 1) * (x - x.mean(-1, keepdim=True))
 
 
-def norm(name: NormName, dim: int) -> nn.Module:
+Norm = CenterNorm | nn.LayerNorm
+
+
+def norm(name: NormName, dim: int) -> Norm:
     """Build a norm."""
     return CenterNorm(dim) if name == "center_norm" else nn.LayerNorm(dim)
 
 
-def without_affine(module: nn.Module, x: Float[Tensor, "*leading dim"]) -> Float[Tensor, "*leading dim"]:
+def without_affine(module: Norm, x: Float[Tensor, "*leading dim"]) -> Float[Tensor, "*leading dim"]:
     """Return what a norm makes of the stream before its learned gain and bias."""
     if isinstance(module, CenterNorm):
         return centred(x)
-    eps = module.eps if isinstance(module, nn.LayerNorm) else 1e-5
-    return F.layer_norm(x, (x.shape[-1],), eps=eps)
+    return F.layer_norm(x, (x.shape[-1],), eps=module.eps)

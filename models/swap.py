@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .attention import Context, HasLogits
+from .attention import Context
 from .initial_value import generator_for
-from .logit_spread import spread
+from .logit_spread import Seen, logits_of, seen, spread
 from .network import Network
 
 ROUNDS = 20
@@ -54,43 +54,12 @@ def exchange(weights: Mapping[str, Tensor], network: nn.Module) -> Exchange:
     return Exchange(tuple(sorted(kept)), tuple(initial), tuple(dropped))
 
 
-class Seen(NamedTuple):
-    """What one attention reads while its network looks at the calibration samples."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    ctx: Context
-
-
-@torch.no_grad()
-def seen(network: Network, pixels: Tensor) -> list[Seen]:
-    """Return what each attention of a deterministic network reads on one batch."""
-    found: list[Seen] = []
-    handles = [
-        core.register_forward_pre_hook(lambda module, arguments: found.append(Seen(*arguments)))
-        for core in network.attentions()
-    ]
-    try:
-        network(pixels)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
-
-
 def logit_change(own: nn.Module, other: nn.Module, at: Seen) -> Float[Tensor, " head"]:
     """Return how far the logits of two cores on the same inputs differ: spread of the difference, one number a head.
 
     Raises TypeError where a core has no logits, naming it.
     """
-    return spread(_logits(other, at) - _logits(own, at))
-
-
-def _logits(core: nn.Module, at: Seen) -> Tensor:
-    if not isinstance(core, HasLogits):
-        raise TypeError(f"{type(core).__name__} has no logits to compare; it is no softmax of anything")
-    return core.logits(*at)
+    return spread(logits_of(other, at) - logits_of(own, at))
 
 
 class PerturbedAttention(nn.Module):
@@ -117,7 +86,7 @@ class PerturbedAttention(nn.Module):
 
     def logits(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context) -> Tensor:
         """Return the logits of the stretched queries."""
-        return _logits(self.inner, Seen(self._moved(q), k, v, ctx))
+        return logits_of(self.inner, Seen(self._moved(q), k, v, ctx))
 
     @torch.no_grad()
     def meet(self, wanted: Float[Tensor, " head"], at: Seen) -> Float[Tensor, " head"]:

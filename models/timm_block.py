@@ -13,7 +13,8 @@ from timm.models.eva import EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from .attention import QKV, Calibrates, Context, Core, DrawsNoise, Merges
+from .attention import QKV, Context, Merges, attended
+from .block import block_noise, kept
 from .noise import Noise
 from .norm import without_affine
 from .site import Site
@@ -108,6 +109,8 @@ class SwappedBlock(NamedTuple):
     """A `Block` or an `EvaBlock`."""
     core: nn.Module
     """The attention mechanism."""
+    rope: Tensor | None = None
+    """Rotation of queries and keys, None where there is none."""
 
     @property
     def drop_path(self) -> float:
@@ -115,52 +118,37 @@ class SwappedBlock(NamedTuple):
         return float(getattr(self.block.drop_path1, "drop_prob", 0.0))
 
     def noise(self) -> tuple[Noise, ...]:
-        """Return what this block draws: its core's noise, and two uniform numbers a sample for DropPath."""
-        own = tuple(self.core.noise) if isinstance(self.core, DrawsNoise) else ()
-        return (*own, Noise("drop_path", (2,), "uniform", "train")) if self.drop_path > 0 else own
+        """Return what this block draws."""
+        return block_noise(self.core, self.drop_path)
 
-    def forward(
+    def __call__(
         self,
         x: Float[Tensor, "batch token dim"],
-        rope: Tensor | None,
         first: QKV | None,
         previous: QKV | None,
         noise: Mapping[str, Tensor],
         calibrating: bool = False,
     ) -> tuple[Tensor, QKV]:
         """Return the new stream, and the queries, keys and values that the core was given."""
-        block = self.block
-        drops = noise["drop_path"] if block.training and self.drop_path > 0 else None
+        block, rate = self.block, self.drop_path
+        drops = noise["drop_path"] if block.training and rate > 0 else None
         read = block.norm1(x)
-        qkv = projected(block.attn, read, rope)
-        ctx = Context(read, x, None, first, previous, noise)
-        if calibrating and isinstance(self.core, Calibrates):
-            self.core.calibrate(*qkv, ctx)
-        y = self._joined(cast(Core, self.core)(*qkv, ctx), ctx)
-        x = x + self._kept(_scaled(block, "1", y), None if drops is None else drops[:, 0])
+        qkv = projected(block.attn, read, self.rope)
+        y = self._attended(qkv, Context(read, x, None, first, previous, noise), calibrating)
+        x = x + kept(_scaled(block, "1", y), rate, None if drops is None else drops[:, 0])
         y = _scaled(block, "2", block.mlp(block.norm2(x)))
-        return x + self._kept(y, None if drops is None else drops[:, 1]), qkv
+        return x + kept(y, rate, None if drops is None else drops[:, 1]), qkv
 
-    def _joined(self, y: Tensor, ctx: Context) -> Tensor:
-        """Return the heads' outputs as what is added to the stream: inner norm, gate, output projection, merge."""
-        attention, wanted = self.block.attn, (len(ctx.x), self.site.heads, ctx.x.shape[1], self.site.head_dim)
-        if y.shape != wanted:
-            raise ValueError(
-                f"{type(self.core).__name__} returned {list(y.shape)}, {list(wanted)} is expected: "
-                "[batch, head, token, head_dim]; return a tensor shaped like the queries"
-            )
-        y = attention.norm(y.transpose(1, 2).flatten(2))
+    def _attended(self, qkv: QKV, ctx: Context, calibrating: bool) -> Tensor:
+        """Return what is added to the stream: the outputs after inner norm, gate, output projection and merge."""
+        attention, site = self.block.attn, self.site
+        y = attended(self.core, qkv, ctx, heads=site.heads, head_dim=site.head_dim, calibrating=calibrating)
+        y = attention.norm(y)
         gate = getattr(attention, "gate", None)
         if gate is not None:
             y = y * gate(ctx.x).sigmoid()
         y = attention.proj(y)
         return self.core.merge(y, ctx.x, ctx.residual) if isinstance(self.core, Merges) else y
-
-    def _kept(self, branch: Tensor, uniform: Tensor | None) -> Tensor:
-        if uniform is None:
-            return branch
-        kept = (uniform >= self.drop_path).to(branch.dtype) / (1 - self.drop_path)
-        return branch * kept[:, None, None]
 
 
 def _scaled(block: Any, branch: str, y: Tensor) -> Tensor:

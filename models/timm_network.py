@@ -11,9 +11,9 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from .attention import QKV, Calibrates, Omits, Projects
+from .attention import Omits, Projects
+from .block import network_noise, walked
 from .network import Network, Tap
 from .noise import Noise
 from .site import Site
@@ -170,12 +170,7 @@ class TimmNetwork(Network):
 
     def noise(self) -> tuple[Noise, ...]:
         """Return all noise that a pass needs, each name led by its block's index (`2.metric`)."""
-        return tuple(n._replace(name=f"{i}.{n.name}") for i, b in enumerate(self._layers()) for n in b.noise())
-
-    @property
-    def calibrates(self) -> bool:
-        """Whether any core has frozen quantities that are measured on training samples."""
-        return any(isinstance(core, Calibrates) for core in self.cores)
+        return network_noise(self._layers())
 
     def tokens(
         self, pixels: Float[Tensor, "batch channel height width"]
@@ -205,25 +200,27 @@ class TimmNetwork(Network):
         `calibrating`, the batch is the calibration sample and every core sets its frozen quantities layer by layer on
         the way. What taps show at layer `depth` is what `final_read` says.
         """
-        given = {} if noise is None else noise
         x, ropes = self.tokens(pixels)
-        first: QKV | None = None
-        previous: QKV | None = None
-        for layer, block in enumerate(self._layers()):
-            own = {n.name: given[f"{layer}.{n.name}"] for n in block.noise() if self.training or n.when == "always"}
-            if tap is not None:
-                tap("stream", layer, x[:, block.site.prefix_tokens :])
-                tap("read", layer, read_through(block.block.norm1, x[:, block.site.prefix_tokens :]))
-            if self.checkpointing and self.training and not calibrating:
-                x, previous = checkpoint(block.forward, x, ropes[layer], first, previous, own, use_reentrant=False)
-            else:
-                x, previous = block.forward(x, ropes[layer], first, previous, own, calibrating)
-            first = previous if first is None else first
+        layers = [block._replace(rope=rope) for block, rope in zip(self._layers(), ropes, strict=True)]
+        x = walked(
+            layers,
+            x,
+            noise or {},
+            training=self.training,
+            checkpointing=self.checkpointing,
+            calibrating=calibrating,
+            show=None if tap is None else lambda layer, x: self._show(tap, layer, x),
+        )
         if tap is not None:
             tap("stream", len(self.cores), x[:, self.model.num_prefix_tokens :])
             tap("read", len(self.cores), self.final_read(x))
         logits: Tensor = self.model.forward_head(self.model.norm(x))
         return logits
+
+    def _show(self, tap: Tap, layer: int, x: Tensor) -> None:
+        patches = x[:, self.model.num_prefix_tokens :]
+        tap("stream", layer, patches)
+        tap("read", layer, read_through(self.model.blocks[layer].norm1, patches))
 
     def final_read(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch patch dim"]:
         """Return the patches of the last stream as the head reads them, without learned gain and bias.

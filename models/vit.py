@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from .attention import QKV, Attention, Calibrates, DrawsNoise
+from .attention import QKV, Attention
+from .block import block_noise, kept, network_noise, walked
 from .initial_value import Generators, draw_initial_values
 from .network import Network, Tap
 from .noise import Noise
-from .norm import NormName, norm, without_affine
+from .norm import Norm, NormName, norm, without_affine
 from .site import Site
 
 
@@ -52,8 +52,8 @@ class VisionTransformerShape(NamedTuple):
     """Norm in front of attention, MLP and head."""
 
 
-class PositionTable(nn.Module):
-    """One learned vector for each token."""
+class TokenTable(nn.Module):
+    """Learned vectors, one for each of some tokens."""
 
     def __init__(self, tokens: int, dim: int) -> None:
         super().__init__()
@@ -62,22 +62,18 @@ class PositionTable(nn.Module):
     def draw(self, generators: Generators) -> None:
         """Draw normal values of standard deviation 0.02."""
         self.weight.copy_(0.02 * torch.randn(self.weight.shape, generator=generators("weight")))
+
+
+class PositionTable(TokenTable):
+    """One learned vector for each place."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the table to the tokens."""
         return x + self.weight
 
 
-class ExtraTokens(nn.Module):
+class ExtraTokens(TokenTable):
     """Learned tokens that stand for no patch, put in front of the others (registers, arXiv:2309.16588)."""
-
-    def __init__(self, tokens: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(tokens, dim))
-
-    def draw(self, generators: Generators) -> None:
-        """Draw normal values of standard deviation 0.02."""
-        self.weight.copy_(0.02 * torch.randn(self.weight.shape, generator=generators("weight")))
 
     def forward(self, x: Tensor) -> Tensor:
         """Put the tokens in front."""
@@ -98,16 +94,8 @@ class Block(nn.Module):
         self.fc2 = nn.Linear(hidden, site.dim)
 
     def noise(self) -> tuple[Noise, ...]:
-        """Return what this block draws: its core's noise, and two uniform numbers a sample for DropPath."""
-        core = self.attention.core
-        own = tuple(core.noise) if isinstance(core, DrawsNoise) else ()
-        return (*own, Noise("drop_path", (2,), "uniform", "train")) if self.drop_path > 0 else own
-
-    def _keep(self, branch: Tensor, uniform: Tensor | None) -> Tensor:
-        if uniform is None:
-            return branch
-        kept = (uniform >= self.drop_path).to(branch.dtype) / (1 - self.drop_path)
-        return branch * kept[:, None, None]
+        """Return what this block draws."""
+        return block_noise(self.attention.core, self.drop_path)
 
     def forward(
         self,
@@ -120,9 +108,9 @@ class Block(nn.Module):
         """Return the new stream and this layer's projections."""
         drops = noise["drop_path"] if self.training and self.drop_path > 0 else None
         y, qkv = self.attention(self.norm1(x), x, None, first, previous, noise, calibrating)
-        x = x + self._keep(y, None if drops is None else drops[:, 0])
+        x = x + kept(y, self.drop_path, None if drops is None else drops[:, 0])
         y = self.fc2(F.gelu(self.fc1(self.norm2(x))))
-        return x + self._keep(y, None if drops is None else drops[:, 1]), qkv
+        return x + kept(y, self.drop_path, None if drops is None else drops[:, 1]), qkv
 
 
 class VisionTransformer(Network):
@@ -175,12 +163,7 @@ class VisionTransformer(Network):
 
     def noise(self) -> tuple[Noise, ...]:
         """Return all noise that a pass needs, each name led by its block's index (`2.metric`)."""
-        return tuple(n._replace(name=f"{i}.{n.name}") for i, b in enumerate(self._layers()) for n in b.noise())
-
-    @property
-    def calibrates(self) -> bool:
-        """Whether any core has frozen quantities that are measured on training samples."""
-        return any(isinstance(core, Calibrates) for core in self.attentions())
+        return network_noise(self._layers())
 
     def tokens(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token dim"]:
         """Cut the normalised image into patches and embed them."""
@@ -203,26 +186,25 @@ class VisionTransformer(Network):
         `calibrating`, the batch is the calibration sample and every core sets its frozen quantities layer by layer on
         the way.
         """
-        given = {} if noise is None else noise
         x = self.tokens(pixels)
         x = x if self.extra is None else self.extra(x)
-        first: QKV | None = None
-        previous: QKV | None = None
-        for layer, block in enumerate(self._layers()):
-            own = {n.name: given[f"{layer}.{n.name}"] for n in block.noise() if self.training or n.when == "always"}
-            if tap is not None:
-                self._show(tap, layer, x, block.norm1)
-            if self.checkpointing and self.training and not calibrating:
-                x, previous = checkpoint(block, x, first, previous, own, use_reentrant=False)
-            else:
-                x, previous = block(x, first, previous, own, calibrating)
-            first = previous if first is None else first
+        layers = self._layers()
+
+        x = walked(
+            layers,
+            x,
+            noise or {},
+            training=self.training,
+            checkpointing=self.checkpointing,
+            calibrating=calibrating,
+            show=None if tap is None else lambda layer, x: self._show(tap, layer, x, layers[layer].norm1),
+        )
         if tap is not None:
-            self._show(tap, len(self.blocks), x, self.norm)
+            self._show(tap, len(layers), x, self.norm)
         logits: Tensor = self.head(self.norm(x[:, self.shape.extra_tokens :]).mean(1))
         return logits
 
-    def _show(self, tap: Tap, layer: int, x: Tensor, read_by: nn.Module) -> None:
+    def _show(self, tap: Tap, layer: int, x: Tensor, read_by: Norm) -> None:
         patches = x[:, self.shape.extra_tokens :]
         tap("stream", layer, patches)
         tap("read", layer, without_affine(read_by, patches))

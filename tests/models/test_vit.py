@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from attnbench.attacks.draw import Draw
 from attnbench.bench.noise import drawn
 from attnbench.models.attention import QKV, Context
+from attnbench.models.block import kept
 from attnbench.models.demand import carrying, parameter_count, widened
 from attnbench.models.initial_value import draw_initial_values
 from attnbench.models.noise import Noise
@@ -272,7 +273,7 @@ def test_samples_are_dropped_one_by_one() -> None:
 def test_a_branch_is_the_same_on_average() -> None:
     _, block = drop_path_model()
     grid = (torch.arange(1000) + 0.5) / 1000
-    mean = block._keep(torch.ones(1000, 2, 3), grid).mean(0)
+    mean = kept(torch.ones(1000, 2, 3), block.drop_path, grid).mean(0)
     torch.testing.assert_close(mean, torch.ones(2, 3))
 
 
