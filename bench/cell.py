@@ -241,7 +241,7 @@ def _first_broken(broken: Sequence[Any]) -> list[int]:
 
 def fill_cost(target: ModelTarget, samples: Samples, metrics: Sequence[Metric]) -> Filled:
     """Measure what the model itself costs."""
-    model = _Bound(target, samples.ids).eval()
+    model = Bound(target, samples.ids).eval()
     records = []
     for metric in metrics:
         value = float(metric.measure(model, samples.pixels))
@@ -249,7 +249,7 @@ def fill_cost(target: ModelTarget, samples: Samples, metrics: Sequence[Metric]) 
     return Filled(records, {"deterministic": target.deterministic}, None)
 
 
-class _Bound(torch.nn.Module):
+class Bound(torch.nn.Module):
     """A model that takes pixels alone: the noise that it wants is drawn once and repeated."""
 
     def __init__(self, target: ModelTarget, ids: Sequence[str]) -> None:

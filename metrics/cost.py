@@ -6,6 +6,7 @@ device of the pixels. All but `latency`, the reading of a clock, are counts.
 
 import copy
 import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -80,10 +81,17 @@ def activation_memory(model: nn.Module, pixels: Float[Tensor, "batch *size"]) ->
     """
     trained = copy.deepcopy(model).train().requires_grad_(True)
     rows = pixels[torch.arange(4, device=pixels.device) % len(pixels)]
-    return (_kept_bytes(trained, rows) - _kept_bytes(trained, rows[:2].clone())) / 2
+    less = rows[:2].clone()
+    return (kept_bytes(lambda: trained(rows)) - kept_bytes(lambda: trained(less))) / 2
 
 
-def _kept_bytes(model: nn.Module, pixels: Tensor) -> int:
+def kept_bytes(run: Callable[[], object]) -> int:
+    """Return the bytes that a forward pass keeps for its backward pass; a storage kept several times counts once.
+
+    >>> x = torch.ones(10, requires_grad=True)
+    >>> kept_bytes(lambda: x.exp())  # its result, 10 x 4 bytes
+    40
+    """
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -92,7 +100,7 @@ def _kept_bytes(model: nn.Module, pixels: Tensor) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(pixels)
+        run()
     return sum(storage.nbytes() for storage in kept.values())
 
 

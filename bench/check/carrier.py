@@ -14,7 +14,7 @@ from ..recipes.standard import STANDARD
 from ..target import ModelTarget
 from .face import difference
 from .finding import Finding, Refuted, passed
-from .subject import MOVED, Subject
+from .subject import MOVED, Subject, in_any_layer
 
 EPS = "0.05"
 STEPS = 3
@@ -92,8 +92,8 @@ def training(subject: Subject) -> Finding:
     facts = STANDARD.fit(model, subject.samples(STEPS * ROWS_A_STEP, 1), 0, **settings)
     learned: dict[str, bool] = {}
     for name, p in model.named_parameters():
-        local = ".".join(part for part in name.split(".") if not part.isdigit())
         if name in before:
+            local = in_any_layer(name)
             learned[local] = learned.get(local, False) or not torch.equal(before[name], p)
     stuck = [name for name, moved in learned.items() if not moved]
     if stuck:

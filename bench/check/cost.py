@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...metrics.cost import flops
+from ...metrics.cost import flops, kept_bytes
 from ...models.variants.softmax import SOFTMAX
-from ...models.vit import VisionTransformer, build
+from ...models.vit import build
+from ..cell import Bound
+from ..target import ModelTarget
 from .face import Face, gradients
 from .finding import Finding, Refuted, passed
 from .subject import Size, Subject
@@ -26,26 +28,14 @@ LINEAR = 2.5
 """Largest growth under twice the tokens that passes for linear; quadratic is 4."""
 
 
-class _Quiet(nn.Module):
-    """A network that takes pixels alone."""
-
-    def __init__(self, model: VisionTransformer, noise: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.model, self.noise = model, noise
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixels, {name: t[: len(pixels)] for name, t in self.noise.items()})
-        return logits
-
-
 def parity(subject: Subject) -> Finding:
     """Parameters beyond softmax attention's are counted and told; operations are counted."""
     variant = subject.variant
     model, samples = subject.network(), subject.samples()
     plain = build(SOFTMAX.core, {}, subject.shape._replace(extra_tokens=0), 0)
     extra = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.parameters())
-    quiet = _Quiet(model, subject.noise(model, samples))
-    ratio = flops(quiet, samples.pixels) / flops(plain, samples.pixels)
+    bound = Bound(ModelTarget(model), samples.ids)
+    ratio = flops(bound, samples.pixels) / flops(plain, samples.pixels)
     told = variant.extra_parameters
     if extra > 0 and (told == "none" or (told.startswith("none") and subject.by_default)):
         raise Refuted(
@@ -120,21 +110,13 @@ def _sizes(subject: Subject) -> tuple[Size, Size]:
 def use(face: Face) -> Use:
     """Measure one pass over one sample."""
     given = face.inputs(batch=1).requiring_grad()
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     with _Largest() as seen:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            y = face(given)
-        total = float(sum(kept.values()))
-        gradients(y, given, face)
+        made: list[Tensor] = []
+        kept = kept_bytes(lambda: made.append(face(given)))
+        gradients(made[0], given, face)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         face(given)
-    return Use(total, float(seen.bytes), float(counter.get_total_flops()))
+    return Use(float(kept), float(seen.bytes), float(counter.get_total_flops()))
 
 
 class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]

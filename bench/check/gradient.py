@@ -11,7 +11,7 @@ from torch import Tensor
 from ...models.variant import Setting
 from .face import Face, Inputs, difference, gradients
 from .finding import Finding, Refuted, passed
-from .subject import MOVED, Subject
+from .subject import MOVED, Subject, in_any_layer
 
 DIRECTIONS = 4
 STEPS = (1e-5, 1e-6)
@@ -32,7 +32,7 @@ def parameters(subject: Subject) -> Finding:
         g = parameter.grad
         if g is not None and not bool(g.isfinite().all()):
             raise Refuted(f"the gradient of {name} is not finite", "guard divisions, roots and exponentials")
-        local = ".".join(part for part in name.split(".") if not part.isdigit())
+        local = in_any_layer(name)
         flows = g is not None and (".core." not in name or bool(g.any()))
         reached[local] = reached.get(local, False) or flows
     dead = [name for name, flows in reached.items() if not flows]

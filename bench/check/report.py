@@ -79,7 +79,7 @@ def chosen(only: Iterable[str], skip: Iterable[str]) -> tuple[str, ...]:
 def subjects(catalog: Catalog, variants: Sequence[str]) -> list[Subject]:
     """Return what is to be checked; a whole network raises BadInput."""
     found: dict[str, Subject] = {}
-    for name in added(catalog, [part for text in variants for part in split(text)], ()):
+    for name in added(catalog, variants):
         entry = catalog.variant(name)
         if entry.value.builds != "core":
             raise BadInput(f"'{entry.label}' is a whole network; what is checked is an attention variant")

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -54,6 +54,23 @@ def sizes(variant: Variant, settings: Mapping[str, Any]) -> list[Size]:
     return [Size(n + extra, extra) for n in primes[:2]]
 
 
+def in_any_layer(name: str) -> str:
+    """Return a parameter's name without its layer, so that those of all layers share it.
+
+    >>> in_any_layer("blocks.2.attention.q.weight")
+    'blocks.attention.q.weight'
+    """
+    return ".".join(part for part in name.split(".") if not part.isdigit())
+
+
+@torch.no_grad()
+def move(parameters: Iterable[Tensor], amount: float) -> None:
+    """Move tensors from their initial values, always in the same directions."""
+    generator = torch.Generator().manual_seed(17)
+    for parameter in parameters:
+        parameter.add_(amount * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+
+
 class Subject:
     """One variant with its settings."""
 
@@ -90,10 +107,7 @@ class Subject:
         host = Attention(site, self.core(site, **{**self.settings, **(settings or {})}, **measured))
         draw_initial_values(host, 0)
         host = host.to(torch.float64).eval()
-        generator = torch.Generator().manual_seed(17)
-        with torch.no_grad():
-            for parameter in host.core.parameters():
-                parameter.add_(moved * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+        move(host.core.parameters(), moved)
         if moved:
             calibrated(Face(host, False))
         return host.to(dtype)
@@ -139,11 +153,7 @@ class Subject:
         shape = self.shape
         measured = {name: torch.full((shape.depth, shape.heads), 0.8) for name in self.variant.measured}
         model = build(self.core, self.settings, shape, seed, measured)
-        generator = torch.Generator().manual_seed(17)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if ".core." in name:
-                    parameter.add_(moved * torch.randn(parameter.shape, generator=generator))
+        move((p for name, p in model.named_parameters() if ".core." in name), moved)
         calibrate(model, self.samples(), Draw(0, "check", "calibrate"))
         return model.to(dtype).eval()
 
