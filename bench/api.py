@@ -12,10 +12,10 @@ from ..results.store import Store
 from .catalog import Catalog, open_catalog
 from .engine import Engine, Event, Limits, Outcome
 from .error import AttnbenchError, BadInput, Incomplete
-from .given import Given, files_by_digest, read_given, start_of
+from .given import Given, read_given
 from .plan import Plan, make_plan
 from .protocol import Protocol, find_protocol, read_backbone, read_swap
-from .selection import expanded
+from .selection import expanded, split
 from .state import State, invalid_cells, states
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ class Ran(NamedTuple):
         return 1 if self.invalid or any(state in ("failed", "blocked") for state in self.known.values()) else 0
 
 
-def added(catalog: Catalog, variants: Iterable[str], models: Iterable[str]) -> list[str]:
+def added(catalog: Catalog, variants: Iterable[str], models: Iterable[str] = ()) -> list[str]:
     """Return the rows that `--variant` and `--model` add: a file stands for all variants that it declares."""
     names: list[str] = []
-    for text in variants:
-        match = re.fullmatch(r"(.+?\.py)(?:(\(.*\))|:(.+))?", text.strip(), flags=re.DOTALL)
+    for text in (part for listed in variants for part in split(listed)):
+        match = re.fullmatch(r"(.+?\.py)(?:(\(.*\))|:(.+))?", text, flags=re.DOTALL)
         if match is None:
             names.append(text)
             continue
@@ -105,19 +105,14 @@ def _chosen(asked: Asked) -> Protocol:
     return protocol.model_copy(update=changes)
 
 
-def _earlier(store: Store) -> dict[str, Any]:
-    """Return what earlier runs into the same folder planned."""
-    return store.run() if (store.root / "run.json").exists() else {}
-
-
 def _gone() -> Any:
     raise BadInput("this network lived in a Python process that has ended; evaluate it again")
 
 
-def _kept(store: Store, catalog: Catalog) -> list[str]:
+def _kept(earlier: Mapping[str, Any], catalog: Catalog) -> list[str]:
     """Return the rows that earlier runs added; one that no longer exists is left out."""
     kept: list[str] = []
-    for row in _earlier(store).get("added", ()):
+    for row in earlier.get("added", ()):
         with contextlib.suppress(AttnbenchError):
             if row.get("model"):
                 catalog.add_model(row["model"], run=False)
@@ -139,9 +134,10 @@ def _planned(asked: Asked, catalog: Catalog) -> Planned:
     protocol = _chosen(asked)
     store = Store(asked.out if asked.out is not None else Path("runs") / protocol.title)
     names = added(catalog, asked.variants, asked.models)
-    kept = _kept(store, catalog)
+    earlier = store.run() if (store.root / "run.json").exists() else {}
+    kept = _kept(earlier, catalog)
     given = read_given(asked.weights, protocol.folds)
-    kept_weights = [Given(**weights) for weights in _earlier(store).get("weights", ())]
+    kept_weights = [Given(**weights) for weights in earlier.get("weights", ())]
     made = make_plan(protocol, catalog, names, asked.only, kept, store.has, given, kept_weights)
     entries = {entry.label: entry for entry in map(catalog.variant, [*kept, *names])}
     made.document["added"] = [
@@ -213,7 +209,7 @@ def run(
         options = {
             "files": list(made.files),
             "models": list(made.models),
-            "weights": {**files_by_digest(made.weights), **start_of(made.protocol)},
+            "weights": dict(made.weights),
             "batch": batch,
             "device": device,
             "data": data,

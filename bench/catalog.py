@@ -102,10 +102,7 @@ class Catalog:
             raise BadInput(f"cannot read --model '{text}'; write FILE.py:FUNCTION or NAME=FILE.py:FUNCTION")
         path, function = str(Path(match[2]).resolve()), match[3]
         name = match[1] or Path(path).stem + ("" if function == "build" else f"_{function}")
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-            raise BadInput(
-                f"a network cannot be called '{name}'; letters, digits, _ . and - are allowed: NAME={match[2]}:..."
-            )
+        _require_name(name)
         declared = Declared(own_network(name, Deferred(Origin(path), function), match[2]), Origin(path))
         owner = self.found["variant"].get(name)
         if owner is not None and owner.value != declared.value:
@@ -126,8 +123,7 @@ class Catalog:
 
     def add_object(self, name: str, build: Callable[[], Any], tree: str) -> None:
         """Take in a network of this process, with the digest that stands for it."""
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-            raise BadInput(f"a network cannot be called '{name}'; letters, digits, _ . and - are allowed")
+        _require_name(name)
         if name in self.found["variant"]:
             raise BadDeclaration(f"'{name}' is taken by {self.found['variant'][name].origin.path}; choose another name")
         origin = Origin("in this process")
@@ -230,6 +226,11 @@ def _add_installed(catalog: Catalog) -> None:
                 catalog.add(Origin(spec.origin, point.value.partition(":")[0]), only=kind)
             except (AttnbenchError, ImportError) as error:
                 catalog.broken.append(f"{point.name} ({point.value}): {error}")
+
+
+def _require_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise BadInput(f"a network cannot be called '{name}'; letters, digits, _ . and - are allowed: NAME=FILE.py:...")
 
 
 def own_network(name: str, core: Callable[..., Any], source: str) -> Variant:

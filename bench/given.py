@@ -1,13 +1,12 @@
 """Weights that a user brings: `NAME@SEED=file.safetensors` stands for a training that is not done here."""
 
-import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..results.store import digest
 from .error import BadInput
-from .protocol import Protocol
 
 FORM = "write NAME@SEED=FILE, or NAME@SEED/FOLD=FILE where the protocol has several folds"
 
@@ -51,7 +50,7 @@ def read_given(texts: Iterable[str], folds: Sequence[int]) -> list[Given]:
 def file_digest(path: str) -> str:
     """Return the sha256 of a file of weights; one that cannot be read raises BadInput."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return digest(Path(path).read_bytes())
     except OSError as error:
         raise BadInput(f"cannot read the weights {path} ({error.strerror}); check the path") from None
 
@@ -63,14 +62,3 @@ def unmatched(given: Iterable[Given], networks: Iterable[tuple[str, int, int]]) 
         if (weights.row, weights.seed, weights.fold) not in known:
             names = ", ".join(f"{label}@{seed}/{fold}" for label, seed, fold in known)
             raise BadInput(f"--weights {weights.row}@{weights.seed}/{weights.fold}: no such network; there are {names}")
-
-
-def files_by_digest(given: Iterable[Given]) -> Mapping[str, str]:
-    """Return where each file lies, by its digest."""
-    return {weights.sha256: weights.path for weights in given}
-
-
-def start_of(protocol: Protocol) -> Mapping[str, str]:
-    """Return where the weights lie that a timm model starts from, by their digest."""
-    path = protocol.backbone.weights
-    return {file_digest(path): str(Path(path).resolve())} if path else {}

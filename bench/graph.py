@@ -1,6 +1,7 @@
 """Grows the graph of a protocol: for each row, fold and seed a network, what it needs, and its cells."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..attacks.shift import Shift, severity_value
@@ -56,6 +57,12 @@ class Graph:
     def give(self, given: Iterable[Given]) -> None:
         """Take in weights that stand for a training."""
         self.given.update({(weights.row, weights.seed, weights.fold): weights for weights in given})
+
+    @property
+    def weight_files(self) -> dict[str, str]:
+        """Where the weights lie that are given or that a timm model starts from, by the digest of their file."""
+        found = {weights.sha256: weights.path for weights in self.given.values()}
+        return found | ({self.start: str(Path(self.protocol.backbone.weights).resolve())} if self.start else {})
 
     def _one(self, kind: str, text: str) -> Entry[Any]:
         return self.catalog.entry(kind, text)

@@ -30,8 +30,8 @@ class Plan:
     """Files with declarations that the user named."""
     models: tuple[str, ...]
     """Networks that the user named."""
-    weights: tuple[Given, ...]
-    """Weights that stand for a training."""
+    weights: Mapping[str, str]
+    """Where the weights lie that stand for a training or start one, by the digest of their file."""
     document: dict[str, Any]
     """Content of run.json."""
 
@@ -121,7 +121,7 @@ def make_plan(
         tuple(unfit),
         tuple(catalog.files),
         tuple(catalog.models),
-        tuple(graph.given.values()),
+        graph.weight_files,
         _document(graph, rows, everything, unfit),
     )
 

@@ -66,11 +66,9 @@ def asked_for(
     out: Path | None,
 ) -> api.Asked:
     """Gather the options that every planning command shares."""
-    from ..selection import split
-
     return api.Asked(
         protocol,
-        variants=tuple(part for text in variant or () for part in split(text)),
+        variants=tuple(variant or ()),
         only=tuple(only or ()),
         models=tuple(model or ()),
         weights=tuple(weights or ()),

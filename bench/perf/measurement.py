@@ -17,7 +17,6 @@ from ...models.variants.softmax import SOFTMAX
 from ..api import added
 from ..catalog import Catalog, Entry
 from ..error import BadInput
-from ..selection import split
 from .comparison import Comparison, Quantity
 from .explicit_elliptical import explicit_elliptical
 from .goal import EXPLICIT, EXPLICIT_FORM, FUSED, TIMED
@@ -49,8 +48,8 @@ class Ready(NamedTuple):
 
 def chosen(catalog: Catalog, names: Sequence[str]) -> list[Entry[Variant]]:
     """Return the variants asked for, all that are layers without names; a network by name raises BadInput."""
-    asked = [part for text in names for part in split(text)] or ["all"]
-    entries = {entry.label: entry for entry in map(catalog.variant, added(catalog, asked, ()))}
+    asked = list(names) or ["all"]
+    entries = {entry.label: entry for entry in map(catalog.variant, added(catalog, asked))}
     for entry in entries.values():
         if entry.value.builds == "network" and asked != ["all"]:
             raise BadInput(f"'{entry.label}' is a whole network; what is timed is the attention layer of a variant")

@@ -16,7 +16,8 @@ from attnbench.bench.evaluation import fingerprint
 from attnbench.bench.key import key_of
 from attnbench.bench.plan import make_plan
 from attnbench.bench.protocol import find_protocol, read_swap
-from attnbench.models.swap import exchange, logit_change, perturb, seen
+from attnbench.models.logit_spread import seen
+from attnbench.models.swap import exchange, logit_change, perturb
 from attnbench.models.variants.elliptical import ELLIPTICAL
 from attnbench.models.variants.gated import GATED
 from attnbench.models.variants.quest import QUEST
