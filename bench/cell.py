@@ -14,6 +14,7 @@ from ..attacks.samples import Samples
 from ..attacks.shift import Shift, severity_value
 from ..metrics.metric import Metric
 from ..metrics.observation import Observation
+from ..models.network import Network
 from ..results.record import Record
 from .ball import Perturbation, fault, merged, perturbation
 from .catalog import Entry
@@ -241,7 +242,7 @@ def _first_broken(broken: Sequence[Any]) -> list[int]:
 
 def fill_cost(target: ModelTarget, samples: Samples, metrics: Sequence[Metric]) -> Filled:
     """Measure what the model itself costs."""
-    model = Bound(target, samples.ids).eval()
+    model = Bound(target.model, samples.ids).eval()
     records = []
     for metric in metrics:
         value = float(metric.measure(model, samples.pixels))
@@ -252,9 +253,9 @@ def fill_cost(target: ModelTarget, samples: Samples, metrics: Sequence[Metric]) 
 class Bound(torch.nn.Module):
     """A model that takes pixels alone: the noise that it wants is drawn once and repeated."""
 
-    def __init__(self, target: ModelTarget, ids: Sequence[str]) -> None:
+    def __init__(self, model: Network, ids: Sequence[str]) -> None:
         super().__init__()
-        self.model = target.model
+        self.model = model
         self.ids = ids
 
     def forward(self, pixels: Tensor) -> Tensor:

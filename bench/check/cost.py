@@ -15,7 +15,6 @@ from ...metrics.cost import flops, kept_bytes
 from ...models.variants.softmax import SOFTMAX
 from ...models.vit import build
 from ..cell import Bound
-from ..target import ModelTarget
 from .face import Face, gradients
 from .finding import Finding, Refuted, passed
 from .subject import Size, Subject
@@ -34,7 +33,7 @@ def parity(subject: Subject) -> Finding:
     model, samples = subject.network(), subject.samples()
     plain = build(SOFTMAX.core, {}, subject.shape._replace(extra_tokens=0), 0)
     extra = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.parameters())
-    bound = Bound(ModelTarget(model), samples.ids)
+    bound = Bound(model, samples.ids)
     ratio = flops(bound, samples.pixels) / flops(plain, samples.pixels)
     told = variant.extra_parameters
     if extra > 0 and (told == "none" or (told.startswith("none") and subject.by_default)):
