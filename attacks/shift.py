@@ -37,8 +37,17 @@ class Shift:
     """What it applies to."""
     needs_target: bool = False
     """Whether it looks at the model."""
-    norm: Literal["linf", "l2", "none"] = "none"
-    """Ball that the perturbation must stay in; a setting called `norm` overrides it."""
+    norm: Literal["linf", "l2", "patches", "tokens", "none"] = "none"
+    """Ball that the perturbation must stay in, measured anew afterwards; a setting called `norm` overrides it.
+    `patches` counts the patches that changed, `tokens` is measured in the stream between two layers."""
+    knowledge: Literal["none", "white_box", "black_box", "transfer"] = "none"
+    """What it knows of the model: nothing, its gradients, its logits, or other models."""
+    requires: Literal["", "attention_logits", "tokens", "normalisation"] = ""
+    """What a model must show beside its answers: where it does not, the shift is not applicable."""
+    minimum_norm: bool = False
+    """Whether it looks for the smallest perturbation, and the severities only say how large it may be."""
+    convention: str = ""
+    """Whose published way of measuring it reproduces where that is not ours; its numbers are marked as non-standard."""
     settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
     """Every setting with its default."""
     choices: Mapping[str, tuple[Setting, ...]] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,3 +1,6 @@
-"""Version of the noise streams: raised when a change moves them."""
+"""Versions of the noise streams and of the trust report: each raised when a change moves its numbers."""
 
 DRAW_VERSION = 1
+
+TRUST_VERSION = 1
+"""Of `attacks/trust`: raised when a change moves what is measured there."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..results.store import Store
 from .catalog import Catalog, open_catalog
+from .cell_node import ball, ladder_of
 from .engine import Engine, Event, Limits, Outcome
 from .error import AttnbenchError, BadInput, Incomplete
 from .given import Given, read_given
 from .plan import Plan, make_plan
-from .protocol import Protocol, find_protocol, read_backbone, read_swap
+from .protocol import Protocol, ShiftLine, find_protocol, read_backbone, read_swap
 from .selection import expanded, split
 from .state import State, invalid_cells, states
 
@@ -38,6 +39,8 @@ class Asked(NamedTuple):
     """Weights that stand for a training: `NAME@SEED=FILE` or `NAME@SEED/FOLD=FILE`."""
     swaps: tuple[str, ...] = ()
     """Pairs of rows whose attention is exchanged after training: `A:B`."""
+    attacks: tuple[str, ...] = ()
+    """Attacks to add, each at the protocol's severities for its ball: names, settings in parentheses, globs."""
     backbone: str = ""
     """Another network than the protocol's: `timm:NAME(option=value,...)` or `vit(dim=32,...)`."""
     limit: int | None = None
@@ -105,6 +108,24 @@ def _chosen(asked: Asked) -> Protocol:
     return protocol.model_copy(update=changes)
 
 
+def attacked(protocol: Protocol, catalog: Catalog, attacks: Iterable[str]) -> Protocol:
+    """Return the protocol with some attacks more, at the severities that it has for their balls, else at their own."""
+    known = catalog.names("shift")
+    entries = [catalog.shift(line.shift) for line in protocol.shifts]
+    lines = list(protocol.shifts)
+    for name in expanded("shift", attacks, [n for n in known if catalog.shift(n).value.family == "adversarial"]):
+        entry = catalog.shift(name)
+        if entry.value.family != "adversarial":
+            raise BadInput(f"--attack '{name}' is a {entry.value.family} shift; put it into a protocol's [[shifts]]")
+        if any(entry.label == other.label for other in entries):
+            continue
+        ladder = ladder_of(zip(entries, (line.severities for line in protocol.shifts), strict=False), ball(entry))
+        own = entry.value.severities == ("unbounded",) or entry.value.convention or not entry.value.ladder
+        lines.append(ShiftLine(shift=entry.label, severities=() if own else ladder))
+        entries.append(entry)
+    return protocol.model_copy(update={"shifts": tuple(lines)})
+
+
 def _gone() -> Any:
     raise BadInput("this network lived in a Python process that has ended; evaluate it again")
 
@@ -131,7 +152,7 @@ def plan(asked: Asked | str) -> Planned:
 
 
 def _planned(asked: Asked, catalog: Catalog) -> Planned:
-    protocol = _chosen(asked)
+    protocol = attacked(_chosen(asked), catalog, asked.attacks)
     store = Store(asked.out if asked.out is not None else Path("runs") / protocol.title)
     names = added(catalog, asked.variants, asked.models)
     earlier = store.run() if (store.root / "run.json").exists() else {}

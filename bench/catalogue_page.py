@@ -1,12 +1,12 @@
 """The page of all variants, `docs/variants.md`: made from the declarations alone, so that the two always agree."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..models.variant import Setting, Variant
 from .catalog import PACKAGE, ROOT, Catalog
 from .declaration import Declared
+from .markdown import code, setting_texts, table, text_of, words
 
 COMMAND = "attnbench ls variants --markdown"
 PAGE = "docs/variants.md"
@@ -61,7 +61,7 @@ def catalogue_page(declared: Iterable[Declared]) -> str:
     count = f"{len(pairs)} variants in {len(families)} families.\n"
     parts = [INTRODUCTION, count, table(HEADINGS, (_row(d, variant) for d, variant in pairs))]
     numbers = [
-        (_code(variant.name), *map(_words, (f"{r.value:g} {r.unit}", r.of, r.protocol, r.source)))
+        (code(variant.name), *map(words, (f"{r.value:g} {r.unit}", r.of, r.protocol, r.source)))
         for _, variant in pairs
         for r in variant.reported
     ]
@@ -70,50 +70,23 @@ def catalogue_page(declared: Iterable[Declared]) -> str:
     return "\n".join(parts)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; its cells are Markdown already.
-
-    >>> print(table(("a", "b"), [("1", "2")]), end="")
-    | a | b |
-    |---|---|
-    | 1 | 2 |
-    """
-    lines = [headings, *rows]
-    written = [f"| {' | '.join(line)} |" for line in lines]
-    written.insert(1, "|" + "---|" * len(headings))
-    return "\n".join(written) + "\n"
-
-
 def _row(declared: Declared, variant: Variant) -> tuple[str, ...]:
     path = Path(declared.origin.path)
     known = declared.origin.module.partition(".")[0] == PACKAGE and path.is_relative_to(ROOT)
-    name = f"[{_code(variant.name)}](../{path.relative_to(ROOT).as_posix()})" if known else _code(variant.name)
-    settings = "".join(f"<br>{_code(text)}" for text in _settings(variant))
+    name = f"[{code(variant.name)}](../{path.relative_to(ROOT).as_posix()})" if known else code(variant.name)
+    settings = "".join(f"<br>{code(text)}" for text in setting_texts(variant.settings, variant.choices))
     return (
         name + settings,
-        _code(variant.family),
-        _words(variant.summary),
-        _code(variant.formula),
-        _words(variant.attention_map.replace("_", "-")),
-        _words(f"{variant.cost}; added parameters: {variant.extra_parameters}"),
-        _words("; ".join(_where(variant))),
+        code(variant.family),
+        words(variant.summary),
+        code(variant.formula),
+        words(variant.attention_map.replace("_", "-")),
+        words(f"{variant.cost}; added parameters: {variant.extra_parameters}"),
+        words("; ".join(_where(variant))),
         variant.pretrained,
-        _words(variant.source),
-        _words(" ".join(_to_know(variant))) or "-",
+        words(variant.source),
+        words(" ".join(_to_know(variant))) or "-",
     )
-
-
-def _settings(variant: Variant) -> list[str]:
-    """Return each setting with its default, a closed list with the default in front."""
-    found = []
-    for name, default in variant.settings.items():
-        others = [value for value in variant.choices.get(name, ()) if value != default]
-        found.append(f"{name}={' or '.join(map(_value, (default, *others)))}")
-    return found
-
-
-def _value(value: Setting) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _where(variant: Variant) -> list[str]:
@@ -157,27 +130,4 @@ def _to_know(variant: Variant) -> list[str]:
 
 
 def _set(settings: Mapping[str, Setting]) -> str:
-    return ", ".join(f"{name}={_value(value)}" for name, value in settings.items())
-
-
-def _words(text: str) -> str:
-    r"""Write plain words as Markdown in a cell; papers and repositories become links.
-
-    >>> _words("|a| * <b>")
-    '\\|a\\| \\* &lt;b>'
-    >>> _words("arXiv:2406.13770")
-    '[arXiv:2406.13770](https://arxiv.org/abs/2406.13770)'
-    """
-    text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;"))
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\_", text)
-    text = re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[\g<0>](https://arxiv.org/abs/\1)", text)
-    return re.sub(r"github\.com/[\w-]+/[\w.-]*\w", r"[\g<0>](https://\g<0>)", text)
-
-
-def _code(text: str) -> str:
-    r"""Write text as code in a cell, where a bar would end the cell even inside code.
-
-    >>> _code("|q - k|^2")
-    '`\\|q - k\\|^2`'
-    """
-    return f"`{' '.join(text.split()).replace('|', chr(92) + '|')}`"
+    return ", ".join(f"{name}={text_of(value)}" for name, value in settings.items())

@@ -10,23 +10,18 @@ import torch
 from torch import Tensor
 
 from ..attacks.draw import Draw
-from ..attacks.samples import Samples
+from ..attacks.samples import Samples, Target
 from ..attacks.shift import Shift, severity_value
+from ..attacks.trust.evidence import evidence
 from ..metrics.metric import Metric
-from ..metrics.observation import Observation
 from ..models.network import Network
 from ..results.record import Record
-from .ball import Perturbation, fault, merged, perturbation
+from .ball import fault
 from .catalog import Entry
 from .noise import drawn
+from .rung import NotANumber, Rung, judged
+from .shifting import shifted
 from .target import COUPLING_TOLERANCE, JUDGE_PASSES, SMALLEST_BATCH, ModelTarget
-
-VALUE = tuple[str, int | None]
-"""A metric's name and the layer, None for metrics of outputs."""
-
-
-class NotANumber(ArithmeticError):
-    """The model answered with something that is no number."""
 
 
 class Filled(NamedTuple):
@@ -57,56 +52,6 @@ def _chunks(samples: Samples, shift: Shift, batch: int) -> Iterator[Samples]:
         yield Samples(samples.pixels[start:stop], samples.labels[start:stop], samples.ids[start:stop])
 
 
-class _Rung:
-    """What has been gathered at one severity."""
-
-    def __init__(self) -> None:
-        self.perturbations: list[Perturbation] = []
-        self.pixels = hashlib.sha256()
-        self.predictions: list[Tensor] = []
-        self.margins: list[Tensor] = []
-        self.correct: list[Tensor] = []
-        self.values: dict[VALUE, list[Tensor]] = {}
-
-
-def _judged(target: ModelTarget, samples: Samples, pixels: Tensor, draw: Draw, points: set[str]) -> Observation:
-    """Pass some inputs through the model, hooks on in the first pass only."""
-    hidden: dict[tuple[str, int], Tensor] = {}
-
-    def tap(point: str, layer: int, tokens: Tensor) -> None:
-        if point in points:
-            hidden[point, layer] = tokens
-
-    passes = 1 if target.deterministic else JUDGE_PASSES
-    with torch.no_grad():
-        logits = [target(pixels, samples.ids, draw.at(i), tap if points and i == 0 else None) for i in range(passes)]
-    observation = Observation(torch.stack(logits), samples.labels, hidden)
-    if not torch.isfinite(observation.logits).all():
-        raise NotANumber("the model's logits are not finite")
-    return observation
-
-
-def _gather(rung: _Rung, observation: Observation, metrics: Sequence[Metric], chosen: Mapping[str, Tensor]) -> None:
-    logits = observation.logits.double()
-    target = observation.targets
-    rung.predictions.append(logits.mean(0).argmax(1))
-    others = logits.scatter(2, target.expand(len(logits), -1)[..., None], -torch.inf).amax(2)
-    own = logits.gather(2, target.expand(len(logits), -1)[..., None])[..., 0]
-    rung.margins.append((own - others).mean(0))
-    rung.correct.append((logits.argmax(2) == target).double().mean(0))
-    for metric in metrics:
-        if metric.needs == "outputs":
-            rung.values.setdefault((metric.name, None), []).append(metric.measure(observation).double().cpu())
-        elif metric.needs == "tokens":
-            rows = chosen[metric.name]
-            for (point, layer), tokens in observation.hidden.items():
-                if point == metric.hook_point:
-                    values = torch.full((len(tokens),), torch.nan, dtype=torch.float64)
-                    if rows.any():
-                        values[rows] = metric.measure(tokens[rows], None).double().cpu()
-                    rung.values.setdefault((metric.name, layer), []).append(values)
-
-
 def _record(metric: Metric, severity: str, layer: int | None, values: Tensor, invalid: str) -> Record:
     n = len(values)
     undefined = int((~torch.isfinite(values)).sum())
@@ -131,67 +76,76 @@ def fill(
     metrics: Sequence[Metric],
     noise_seed: int,
     batch: int,
+    surrogate: Target | None = None,
 ) -> Filled:
-    """Measure one cell.
+    """Measure one cell; `surrogate` is what a transfer attack looks at.
 
-    Raises whatever the shift or the model raises, and NotANumber for logits that are no numbers.
+    A model that mixes the samples of a batch is attacked and judged one sample at a time. Raises whatever the shift or
+    the model raises, and NotANumber for logits that are no numbers.
     """
     declared = shift.value
     draw = Draw(noise_seed, declared.name, "shift")
     judge = Draw(noise_seed, declared.name, "judge")
-    norm = str(shift.settings.get("norm", declared.norm))
     points = {metric.hook_point for metric in metrics if metric.needs == "tokens"}
     chosen = {metric.name: subsample(samples.ids, metric.subsample) for metric in metrics}
-    rungs = [_Rung() for _ in severities]
-    coupling = target.coupling(samples.rows(range(min(len(samples.ids), 3 * SMALLEST_BATCH))))
+    norm, patch = str(shift.settings.get("norm", declared.norm)), int(shift.settings.get("patch", 1))
+    rungs = [Rung(norm, patch) for _ in severities]
+    coupling = apart(target, samples)
     done = 0
     for part in _chunks(samples, declared, batch):
         rows = {name: mask[done : done + len(part.ids)] for name, mask in chosen.items()}
         done += len(part.ids)
-        changed = declared.apply(part, tuple(severities), draw, target, **shift.settings)
-        for rung, pixels in zip(rungs, changed, strict=True):
-            rung.perturbations.append(perturbation(part.pixels, pixels, norm))
-            rung.pixels.update(pixels.detach().contiguous().cpu().numpy().tobytes())
-            if rung.perturbations[-1].finite:
-                _gather(rung, _judged(target, part, pixels, judge, points), metrics, rows)
-    return _summary(rungs, samples, severities, metrics, chosen, norm, target, coupling)
+        changed = shifted(shift, part, severities, draw, target, surrogate)
+        for rung, point, from_open in zip(rungs, *changed, strict=True):
+            rung.from_open += from_open
+            if rung.measure(part, point, target, draw):
+                rung.gather(judged(target, part, point, judge, points), metrics, rows)
+    filled = _summary(rungs, samples, severities, metrics, chosen, shift, target)
+    return filled._replace(facts={**filled.facts, "coupling": coupling})
+
+
+def apart(target: ModelTarget, samples: Samples) -> float:
+    """Measure how far the samples of a batch mix, and let them pass one by one where they do."""
+    target.separate(coupled=False)
+    coupling = target.coupling(samples.rows(range(min(len(samples.ids), 3 * SMALLEST_BATCH))))
+    target.separate(coupled=coupling > COUPLING_TOLERANCE)
+    return coupling
 
 
 def _budget(severity: str, norm: str) -> float | None:
     return None if norm == "none" or severity == "unbounded" else severity_value(severity)
 
 
+def _terms(rung: Rung, severity: str, shift: Entry[Shift], target: ModelTarget) -> dict[str, Any]:
+    """Return what was allowed at a severity, what came of it and whether that is lawful.
+
+    A convention has laws of its own: what its eps is in pixels is stated, and nothing is held against it.
+    """
+    budget = _budget(severity, rung.norm)
+    found = {"severity": severity, "ball": rung.norm, "budget": budget, **rung.facts()}
+    if shift.value.convention:
+        assert budget is not None
+        return {**found, "valid": True, "reason": "", "pixel_eps": budget * max(target.std)}
+    reason = fault(rung.perturbation, rung.norm, budget)
+    return {**found, "valid": not reason, "reason": reason}
+
+
 def _summary(
-    rungs: Sequence[_Rung],
+    rungs: Sequence[Rung],
     samples: Samples,
     severities: Sequence[str],
     metrics: Sequence[Metric],
     chosen: Mapping[str, Tensor],
-    norm: str,
+    shift: Entry[Shift],
     target: ModelTarget,
-    coupling: float,
 ) -> Filled:
     by_name = {metric.name: metric for metric in metrics}
     records, facts, tables = [], [], []
     for index, (rung, severity) in enumerate(zip(rungs, severities, strict=True)):
-        found = merged(rung.perturbations)
-        if not found.finite:
+        if not rung.perturbation.finite:
             raise NotANumber(f"the shift returned pixels that are no numbers at severity {severity}")
-        budget = _budget(severity, norm)
-        invalid = fault(found, norm, budget) or mixing(coupling)
-        facts.append(
-            {
-                "severity": severity,
-                "ball": norm,
-                "budget": budget,
-                "largest_perturbation": found.largest,
-                "lowest_pixel": found.lowest,
-                "highest_pixel": found.highest,
-                "valid": not invalid,
-                "reason": invalid,
-                "pixels_sha256": rung.pixels.hexdigest(),
-            }
-        )
+        facts.append(_terms(rung, severity, shift, target))
+        invalid = facts[-1]["reason"]
         columns: dict[str, Any] = {
             "sample": list(samples.ids),
             "rung": pa.array([index] * len(samples.ids), pa.int32()),
@@ -200,6 +154,7 @@ def _summary(
             "prediction": pa.array(torch.cat(rung.predictions).tolist(), pa.int32()),
             "margin": pa.array(torch.cat(rung.margins).tolist(), pa.float32()),
             "correct": pa.array(torch.cat(rung.correct).tolist(), pa.float32()),
+            "norm": pa.array(torch.cat(rung.sizes).tolist(), pa.float32()),
         }
         for (name, layer), parts in sorted(rung.values.items(), key=lambda item: (item[0][0], item[0][1] or 0)):
             metric, values = by_name[name], torch.cat(parts)
@@ -213,12 +168,17 @@ def _summary(
     for columns in tables:
         columns["first_broken"] = pa.array(broken, pa.int32())
     outcomes = pa.concat_tables([pa.table(columns) for columns in tables])
-    passes = 1 if target.deterministic else JUDGE_PASSES
-    common = {"deterministic": target.deterministic, "passes": passes, "coupling": coupling}
+    common = {
+        "deterministic": target.deterministic,
+        "passes": 1 if target.deterministic else JUDGE_PASSES,
+        "judged_alone": target.alone,
+        "opened": target.opened is not None,
+        "taken_from_open": sum(rung.from_open for rung in rungs),
+    }
     return Filled(records, {**common, "severities": facts}, outcomes)
 
 
-def _unseen(metrics: Sequence[Metric], rung: _Rung, severity: str) -> Iterator[Record]:
+def _unseen(metrics: Sequence[Metric], rung: Rung, severity: str) -> Iterator[Record]:
     """Yield an empty record for each metric of tokens where the network showed none."""
     shown = {name for name, _ in rung.values}
     for metric in metrics:
@@ -228,16 +188,30 @@ def _unseen(metrics: Sequence[Metric], rung: _Rung, severity: str) -> Iterator[R
             yield replace(record, status="null", reason=reason)
 
 
-def mixing(coupling: float) -> str:
-    """Return why a sample's outcome is not its own, or an empty string."""
-    if coupling <= COUPLING_TOLERANCE:
-        return ""
-    return f"the model mixes the samples of a batch: others move a sample's logits by {100 * coupling:.2g} %"
-
-
 def _first_broken(broken: Sequence[Any]) -> list[int]:
     """Return for each sample the index of the first severity at which it was not correct, -1 if there is none."""
     return [next((i for i, rung in enumerate(broken) if rung[sample]), -1) for sample in range(len(broken[0]))]
+
+
+def fill_trust(
+    target: ModelTarget,
+    samples: Samples,
+    norm: str,
+    ladder: Sequence[str],
+    size: int,
+    noise_seed: int,
+    surrogate: Target | None,
+) -> Filled:
+    """Gather what says whether the adversarial numbers of a model can be believed, on a fixed subsample.
+
+    Raises what `evidence` raises.
+    """
+    coupling = apart(target, samples)
+    chosen = samples.rows(subsample(samples.ids, size).nonzero()[:, 0])
+    draw = Draw(noise_seed, "trust", "shift")
+    found = evidence(target, chosen, norm=norm, ladder=ladder, draw=draw, opened=target.opened, surrogate=surrogate)
+    facts = {"deterministic": target.deterministic, "judged_alone": target.alone, "coupling": coupling, "trust": found}
+    return Filled([], facts, None)
 
 
 def fill_cost(target: ModelTarget, samples: Samples, metrics: Sequence[Metric]) -> Filled:

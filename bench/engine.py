@@ -79,7 +79,7 @@ class Engine:
     outcome: Outcome = field(default_factory=Outcome)
     """How it ended, so far."""
     waiting: dict[str, list[Node]] = field(default_factory=dict)
-    """Groups that nobody has, by the key of their model."""
+    """Groups that nobody has, by their name."""
     nodes: dict[str, Node] = field(default_factory=dict)
     """Nodes by key."""
     stillborn: int = 0
@@ -92,7 +92,7 @@ class Engine:
         self.nodes = self.plan.by_key()
         for node in self.plan.nodes:
             if self.known[node.key] == "missing":
-                self.waiting.setdefault(node.model, []).append(node)
+                self.waiting.setdefault(node.group, []).append(node)
         self.outcome.blocked = sum(state == "blocked" for state in self.known.values())
         if not self.waiting:
             return self.outcome
@@ -201,7 +201,7 @@ class Engine:
                 words = " ".join(worker.last_words().split())[-300:]
                 self.stop(f"{self.stillborn} workers could not start: {worker.epitaph()}: {words}")
         if rest:
-            self.waiting[rest[0].model] = rest
+            self.waiting[rest[0].group] = rest
         worker.close()
 
     def _block(self, node: Node) -> None:

@@ -48,7 +48,7 @@ def add_network(catalog: Catalog, name: str, model: nn.Module) -> None:
 def evaluated(plan: Plan, store: Store, catalog: Catalog, row: str, options: Mapping[str, Any]) -> None:
     """Fill the missing cells of one row in this process; the first that fails raises BadInput with its reason."""
     known = states(plan, store, retry_failed=True)
-    group = [asdict(node) for node in plan.nodes if node.label == row and known[node.key] == "missing"]
+    group = [asdict(node) for node in plan.nodes if known[node.key] == "missing"]
     threads = torch.get_num_threads()
 
     def hear(event: Mapping[str, Any]) -> None:

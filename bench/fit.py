@@ -7,8 +7,9 @@ global generator is neither read nor moved.
 
 import hashlib
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -91,64 +92,109 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
-def fit(
-    model: Network,
-    train: Samples,
-    seed: int,
-    *,
-    epochs: int,
-    batch: int,
-    learning_rate: float,
-    weight_decay: float,
-    warmup: float,
-    label_smoothing: float,
-    mixup: float,
-    clip: float,
+class Schedule(NamedTuple):
+    """How long and how fast a network learns."""
+
+    epochs: int
+    """Visits of every sample."""
+    batch: int
+    """Largest number of samples in one step."""
+    learning_rate: float
+    """Its peak."""
+    weight_decay: float
+    """Of the weights of linear and convolution layers."""
+    warmup: float
+    """Share of all steps over which the learning rate rises."""
+    clip: float
+    """Largest gradient norm; 0 for none."""
+
+
+class Descent:
+    """A network's way down its loss, one step at a time: AdamW with its schedule, and where it has come to."""
+
+    def __init__(self, model: nn.Module, schedule: Schedule, steps: int) -> None:
+        self.schedule = schedule
+        self.steps = steps
+        self.rising = round(schedule.warmup * steps)
+        groups = parameter_groups(model, schedule.weight_decay)
+        self.optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
+        self.parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.taken = 0
+
+    def step(self, loss: Float[Tensor, ""], epoch: int) -> float:
+        """Step down a loss and return it; raises FloatingPointError, naming epoch and step, where it is not finite."""
+        value = loss.item()
+        if not math.isfinite(value):
+            cause = (
+                "lower learning_rate" if self.taken else "the untrained network already answers so: look at its core"
+            )
+            raise FloatingPointError(f"the training loss is {value} in epoch {epoch}, step {self.taken}; {cause}")
+        for group in self.optimiser.param_groups:
+            factor = learning_rate_factor(self.taken, self.rising, self.steps)
+            group["lr"] = self.schedule.learning_rate * factor
+        torch.autograd.backward(loss)
+        if self.schedule.clip > 0:
+            nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.taken += 1
+        return value
+
+    def finish(self) -> None:
+        """Raise FloatingPointError, naming epoch and step, where the last step left a parameter that is not finite."""
+        if not all(bool(p.isfinite().all()) for p in self.parameters):
+            where = f"epoch {self.schedule.epochs - 1}, step {self.taken - 1}"
+            raise FloatingPointError(f"a parameter is not finite after {where}; lower learning_rate")
+
+
+Answer = Callable[[Tensor], Tensor]
+"""The network as one step meets it: pixels to logits, in training mode, with the batch's noise."""
+Loss = Callable[[Answer, Batch, Draw], Tensor]
+"""Called with the network, a batch and the epoch's streams; returns the mean over the batch, to be descended."""
+
+
+def learn(
+    model: Network, train: Samples, seed: int, schedule: Schedule, loss: Loss, *, mixup: float = 0.0
 ) -> dict[str, float]:
     """Train a network in place and leave it in eval mode; return the facts `epochs`, `steps` and `final_loss`.
 
-    `warmup` is the share of all steps over which the learning rate rises, `mixup` the largest share that a sample gives
-    to another one (0: none), `clip` the largest gradient norm (0: none).
-    `final_loss` is the mean loss of the last epoch. Cores with frozen quantities calibrate before the first epoch and
-    after each. Raises FloatingPointError where the loss or a parameter stops being finite, naming epoch and step.
+    `mixup` is the largest share that a sample gives to another one (0: none). `final_loss` is the mean loss of the last
+    epoch. The noise that the network asks for is drawn once a batch, so a loss that looks several times sees one
+    function. Cores with frozen quantities calibrate before the first epoch and after each. Raises FloatingPointError
+    where the loss or a parameter stops being finite, naming epoch and step.
     """
     device = next(model.parameters()).device
-    count = math.ceil(len(train.ids) / batch)
-    steps = epochs * count
-    rising = round(warmup * steps)
-    optimiser = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    count = math.ceil(len(train.ids) / schedule.batch)
+    descent = Descent(model, schedule, schedule.epochs * count)
     calibration = calibration_samples(train)
     draw = Draw(noise_seed=seed, shift="train", purpose="train")
-    step, total = 0, 0.0
+    total = 0.0
     calibrate(model, calibration, draw._replace(purpose="calibrate"))
-    for epoch in range(epochs):
+    for epoch in range(schedule.epochs):
         model.train()
         total = 0.0
         for pixels, targets, ids in batches(train, seed, epoch, count=count, classes=model.classes, mixup=mixup):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate * learning_rate_factor(step, rising, steps)
             noise = drawn(model.noise(), ids, draw.at(epoch), device, training=True)
-            logits = model(pixels.to(device), noise=noise)
-            loss = F.cross_entropy(logits, targets.to(device), label_smoothing=label_smoothing)
-            value = loss.item()
-            if not math.isfinite(value):
-                cause = "lower learning_rate" if step else "the untrained network already answers so: look at its core"
-                raise FloatingPointError(f"the training loss is {value} in epoch {epoch}, step {step}; {cause}")
-            torch.autograd.backward(loss)
-            if clip > 0:
-                nn.utils.clip_grad_norm_(parameters, clip)
-            optimiser.step()
-            optimiser.zero_grad()
-            step += 1
-            total += value * len(ids)
+            batch = Batch(pixels.to(device), targets.to(device), ids)
+            total += descent.step(loss(partial(model, noise=noise), batch, draw.at(epoch)), epoch) * len(ids)
         calibrate(model, calibration, draw.at(epoch + 1)._replace(purpose="calibrate"))
     model.eval()
-    if not all(bool(p.isfinite().all()) for p in parameters):
-        raise FloatingPointError(
-            f"a parameter is not finite after epoch {epochs - 1}, step {step - 1}; lower learning_rate"
-        )
-    return {"epochs": float(epochs), "steps": float(step), "final_loss": total / len(train.ids)}
+    descent.finish()
+    return {"epochs": float(schedule.epochs), "steps": float(descent.taken), "final_loss": total / len(train.ids)}
+
+
+def fit(
+    model: Network, train: Samples, seed: int, *, label_smoothing: float, mixup: float, **schedule: Any
+) -> dict[str, float]:
+    """Train with the label-smoothed cross-entropy of mixed pairs; `schedule` holds the fields of `Schedule`.
+
+    Trains in place, leaves the network in eval mode, returns and raises what `learn` does.
+    """
+
+    def loss(answer: Answer, batch: Batch, draw: Draw) -> Tensor:
+        return F.cross_entropy(answer(batch.pixels), batch.targets, label_smoothing=label_smoothing)
+
+    return learn(model, train, seed, Schedule(**schedule), loss, mixup=mixup)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..attacks.adversarial.torchattacks import torchattacks_shift
-from ..attacks.version import DRAW_VERSION
+from ..attacks.version import DRAW_VERSION, TRUST_VERSION
 from ..models.version import VERSION as BACKBONE_VERSION
 from ..results.store import publish, strict_json
 from .catalog import ROOMS, ROOT, open_catalog
@@ -33,13 +33,20 @@ MACHINES: Mapping[str, tuple[int, tuple[str, ...]]] = {
         ),
     ),
     "draw": (DRAW_VERSION, ("attacks/draw.py",)),
-    "training": (TRAINING_VERSION, ("bench/fit.py", "bench/noise.py", "models/logit_spread.py")),
+    "training": (TRAINING_VERSION, ("bench/fit.py", "bench/noise.py", "models/logit_spread.py", "models/sight.py")),
     "torchattacks": (
         torchattacks_shift("torchattacks:PGD").version,
         tuple(f"attacks/adversarial/{name}.py" for name in ("foreign", "isolation", "torchattacks")),
     ),
     "swap": (SWAP_VERSION, ("bench/swapping.py", "models/swap.py")),
-    "evaluation": (EVALUATION_VERSION, ("bench/ball.py", "bench/cell.py", "bench/target.py")),
+    "evaluation": (
+        EVALUATION_VERSION,
+        tuple(f"bench/{name}.py" for name in ("ball", "cell", "rung", "shifting", "target")),
+    ),
+    "trust": (
+        TRUST_VERSION,
+        tuple(f"attacks/trust/{path.name}" for path in sorted((ROOT / "attacks" / "trust").glob("*.py"))),
+    ),
 }
 """Files that move numbers without declaring anything, by the version that answers for them."""
 VERSIONLESS = ("__init__.py", "version.py", "variant.py", "shift.py", "metric.py", "samples.py", "observation.py")

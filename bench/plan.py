@@ -6,12 +6,14 @@ from typing import Any
 
 from ..models.variant import Variant, swap_fault, why_unfit
 from .catalog import Catalog
+from .cell_node import AA_SEED
 from .error import BadProtocol, UnknownName
 from .given import Given, unmatched
-from .graph import AA_SEED, Graph
-from .node import Node, Row
+from .graph import Graph
+from .node import Node, Role, Row
 from .protocol import OURS, THEIRS, Protocol
 from .selection import expanded
+from .swap_node import add_swap
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +42,25 @@ class Plan:
         return {node.key: node for node in self.nodes}
 
 
-def rows_of(protocol: Protocol, catalog: Catalog, extra: Iterable[str]) -> list[Row]:
-    """Return the board's lines: the protocol's, those added on the command line, and the A/A row."""
+def rows_of(graph: Graph, protocol: Protocol, extra: Iterable[str]) -> list[Row]:
+    """Return the board's lines, track by track: the protocol's, those of the command line, and the A/A row.
+
+    A network that the user built is trained with no recipe, so it stands in the first track alone.
+    """
+    catalog = graph.catalog
     names = expanded("variant", [*protocol.variants, *extra], catalog.names("variant"))
     rows: dict[str, Row] = {}
-    for name in names:
-        entry = catalog.variant(name)
-        rows.setdefault(entry.label, Row(entry.label, entry, "control" if entry.value.control_for else "variant", 0))
-    if protocol.aa_row:
-        entry = catalog.variant(protocol.aa_row)
-        label = f"{entry.label} (A/A)"
-        rows[label] = Row(label, entry, "a/a", AA_SEED)
+    for recipe in graph.tracks:
+        for entry in map(catalog.variant, names):
+            label = graph.title(entry.label, recipe)
+            whole = entry.value.builds == "network"
+            if not whole or recipe is graph.recipe:
+                role: Role = "control" if entry.value.control_for else "variant"
+                rows.setdefault(label, Row(label, entry, role, 0, recipe))
+        if protocol.aa_row:
+            entry = catalog.variant(protocol.aa_row)
+            label = graph.title(f"{entry.label} (A/A)", recipe)
+            rows[label] = Row(label, entry, "a/a", AA_SEED, recipe)
     return list(rows.values())
 
 
@@ -82,7 +92,7 @@ def make_plan(
     """
     brought = list(given)
     graph = Graph(protocol, catalog, brought)
-    asked = rows_of(protocol, catalog, extra)
+    asked = rows_of(graph, protocol, extra)
     wanted = _wanted(asked, list(only))
     baseline = protocol.statistics.baseline if "baseline" in protocol.statistics.model_fields_set else ""
     for key, label in (("statistics.baseline", baseline), ("aa_row", protocol.aa_row)):
@@ -98,14 +108,14 @@ def make_plan(
             rows.append(row)
     graph.grow(rows)
     for pair in protocol.swaps:
-        unfit.extend(graph.swap(pair, rows))
+        add_swap(graph, pair, rows)
     unmatched(brought, ((n.label, n.training_seed, n.fold) for n in graph.nodes.values() if n.kind == "train"))
     work = graph.closure({row.label for row in rows} & wanted)
     if not work:
         raise BadProtocol(f"no row is left to run; the rows are {', '.join(row.label for row in asked)}")
     labels = {row.label for row in asked}
     graph.give(weights for weights in kept_weights if weights.row not in labels)
-    for row in rows_of(protocol.model_copy(update={"variants": (), "aa_row": ""}), catalog, kept):
+    for row in rows_of(graph, protocol.model_copy(update={"variants": (), "aa_row": ""}), kept):
         if row.label not in labels:
             before = set(graph.nodes)
             graph.grow([row])
@@ -114,6 +124,7 @@ def make_plan(
                 graph.nodes.update(new)
                 rows.append(row)
     everything = tuple(graph.nodes.values())
+    unfit.extend(graph.unfit)
     return Plan(
         protocol,
         tuple(rows),
@@ -158,6 +169,10 @@ def _cell(node: Node) -> dict[str, Any]:
         "family": node.family,
         "severities": list(node.severities),
         "unit": node.unit,
+        "norm": node.norm,
+        "knowledge": node.knowledge,
+        "convention": node.convention,
+        "minimum_norm": node.minimum_norm,
     }
 
 
@@ -177,6 +192,7 @@ def _document(graph: Graph, rows: list[Row], nodes: tuple[Node, ...], unfit: lis
                 "settings": dict(row.variant.settings),
                 "family": row.variant.value.family,
                 "role": row.role,
+                "track": row.recipe.label,
                 "control_for": list(row.variant.value.control_for),
                 "donor": row.variant.settings.get("donor") if row.variant.value.measured else None,
             }
@@ -202,5 +218,8 @@ def _document(graph: Graph, rows: list[Row], nodes: tuple[Node, ...], unfit: lis
             "metrics": {e.value.name: _snapshot(e.value) for e in (*graph.metrics, *graph.costs)},
             "task": _snapshot(graph.task.value),
             "recipe": {**_snapshot(graph.recipe.value), "settings": dict(graph.recipe.settings)},
+            "recipes": {
+                entry.label: {**_snapshot(entry.value), "settings": dict(entry.settings)} for entry in graph.tracks
+            },
         },
     }

@@ -132,6 +132,10 @@ class Protocol(Section):
     """Seed of every shift's noise."""
     recipe: str
     """How networks are trained."""
+    tracks: tuple[str, ...] = ()
+    """Further recipes: every row is trained with each of them too, and compared within it."""
+    trust: int = Field(default=128, ge=0)
+    """Number of test samples on which each network's adversarial numbers are examined; 0 for none."""
     variants: tuple[str, ...] = Field(min_length=1)
     """Rows of the board."""
     aa_row: str = ""

@@ -18,18 +18,21 @@ from queue import SimpleQueue
 from typing import Any
 
 from ..attacks.draw import Draw
+from ..attacks.samples import Samples
 from ..attacks.shift import Shift
 from ..models.logit_spread import logit_spread
 from ..models.network import Network
 from ..models.own_network import OwnNetwork, fault
 from ..results.store import Store, StoreError, digest, publish
 from .catalog import Entry
-from .cell import as_documents, fill, fill_cost
+from .cell import Filled, as_documents, fill, fill_cost, fill_trust
+from .cell_node import TRUST
 from .checkpoint import load_weights, tensor_bytes
 from .error import AttnbenchError, BadInput
 from .fit import calibration_samples
 from .key import key_of
 from .noise import drawn
+from .shifting import Ensemble
 from .target import SMALLEST_BATCH, ModelTarget
 from .workplace import Options, Workplace, limited
 
@@ -110,20 +113,7 @@ def cell(place: Workplace, node: Mapping[str, Any], target: ModelTarget) -> bool
     samples = samples._replace(
         pixels=samples.pixels.to(place.options.device), labels=samples.labels.to(place.options.device)
     )
-    metrics = [place.entry("metric", identity).value for identity in specification["metrics"]]
-    if specification["shift"]["name"] == "cost":
-        filled = fill_cost(target, samples, metrics)
-    else:
-        shift: Entry[Shift] = place.entry("shift", specification["shift"])
-        filled = fill(
-            target,
-            samples,
-            shift,
-            specification["shift"]["severities"],
-            metrics,
-            specification["shift"]["noise_seed"],
-            place.options.batch,
-        )
+    filled = measured(place, specification, target, samples)
     document = {
         "schema": 1,
         "key": node["key"],
@@ -135,6 +125,23 @@ def cell(place: Workplace, node: Mapping[str, Any], target: ModelTarget) -> bool
     }
     place.store.publish_cell(node["key"], document, filled.outcomes)
     return all(severity["valid"] for severity in filled.facts.get("severities", ()))
+
+
+def measured(place: Workplace, specification: Mapping[str, Any], target: ModelTarget, samples: Samples) -> Filled:
+    """Return what a cell asks for: costs, the examination of adversarial numbers, or what a shift does."""
+    asked = specification["shift"]
+    metrics = [place.entry("metric", identity).value for identity in specification["metrics"]]
+    if asked["name"] == "cost":
+        return fill_cost(target, samples, metrics)
+    sources = tuple(place.target(source) for source in specification.get("sources", ()))
+    surrogate = Ensemble(sources) if sources else None
+    if asked["name"] == TRUST:
+        return fill_trust(
+            target, samples, asked["norm"], asked["severities"], asked["samples"], asked["noise_seed"], surrogate
+        )
+    shift: Entry[Shift] = place.entry("shift", asked)
+    noise = asked["noise_seed"]
+    return fill(target, samples, shift, asked["severities"], metrics, noise, place.options.batch, surrogate)
 
 
 def _reason(error: BaseException) -> str:

@@ -153,10 +153,23 @@ class Workplace:
         """Return what a cell measures: a trained network, perhaps with another attention on its weights."""
         if specification["node"] == "train":
             network, weights = self.trained(specification)
-            return ModelTarget(network, weights)
+            opened = self._opened(specification, specification["variant"])
+            if opened is not None:
+                opened.load_state_dict(network.state_dict())
+            return ModelTarget(network, weights, opened=None if opened is None else ModelTarget(opened))
         model, weights = self.trained(specification["model"])
         network, facts = swapped(self, model, specification)
-        return ModelTarget(network, weights, facts)
+        opened = None if specification["control"] else self._opened(specification["model"], specification["variant"])
+        if opened is not None:
+            opened.load_state_dict(network.state_dict())
+        return ModelTarget(network, weights, facts, None if opened is None else ModelTarget(opened))
+
+    def _opened(self, specification: Mapping[str, Any], variant: Mapping[str, Any]) -> Network | None:
+        """Build a network whose attention computes the same function and cuts no gradient; None where it cuts none."""
+        settings = self.entry("variant", variant).value.open_settings
+        if not settings or all(variant["settings"].get(name) == value for name, value in settings.items()):
+            return None
+        return self.network(specification, {**variant, "settings": {**variant["settings"], **settings}}, start=False)
 
     def given(self, sha256: str) -> Path:
         """Return the file of given weights; one that changed since the plan raises BadInput."""

@@ -56,16 +56,19 @@ def walked(
     checkpointing: bool,
     calibrating: bool,
     show: Callable[[int, Tensor], None] | None,
+    steer: Callable[[int, Tensor], Tensor] | None,
 ) -> Float[Tensor, "batch token dim"]:
     """Pass the stream through the blocks and hand each the projections of the first and of the previous one.
 
     `noise` holds what `network_noise` asks for; a missing tensor raises a KeyError that names it. With `checkpointing`,
-    blocks are computed again in the backward pass of training. `show` is called with each layer and what it reads.
+    blocks are computed again in the backward pass of training. `steer` is called with each layer and the tokens on
+    their way to its block and returns those that it gets; `show` is called with each layer and what it reads.
     """
     first: QKV | None = None
     previous: QKV | None = None
     for layer, block in enumerate(blocks):
         own = {n.name: noise[f"{layer}.{n.name}"] for n in block.noise() if training or n.when == "always"}
+        x = x if steer is None else steer(layer, x)
         if show is not None:
             show(layer, x)
         if checkpointing and training and not calibrating:

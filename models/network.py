@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from .attention import Calibrates
 from .noise import Noise
+from .site import Site
 
+Steer = Callable[[int, Tensor], Tensor]
+"""Called with a layer and the tokens that its block is given, prefix tokens first; returns those that it gets."""
 Tap = Callable[[str, int, Tensor], None]
 """Called with a hook point, a layer and a `[batch, token, dim]` tensor while the network runs."""
 
@@ -25,6 +28,12 @@ class Network(nn.Module):
     """Number of logits."""
     checkpointing: bool = False
     """Whether blocks are computed again in the backward pass instead of kept, while training."""
+    steer: Steer | None = None
+    """What may move tokens between the layers; None for a network that is left alone."""
+    divisors: tuple[float, ...]
+    """Standard deviation by which each channel of the pixels is divided inside; not there where it is not known."""
+    sites: tuple[Site, ...] = ()
+    """Where each attention sits, first layer first; none for a network that is not built around them."""
 
     @property
     def inner(self) -> nn.Module:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from .attention import Context
 from .initial_value import generator_for
-from .logit_spread import Seen, logits_of, seen, spread
+from .logit_spread import spread
 from .network import Network
+from .sight import Seen, logits_of, sight
 
 ROUNDS = 20
 """Corrections of the control's strength; logits that are linear in the queries need one."""
@@ -108,7 +109,9 @@ def perturb(
     layer; directions are a function of the seed and the layer. Returns the change that was asked for and the one met.
     """
     asked, met = [], []
-    for layer, (own, other, at) in enumerate(zip(network.attentions(), others, seen(network, pixels), strict=True)):
+    for layer, (own, other, at) in enumerate(
+        zip(network.attentions(), others, sight(network, pixels).places, strict=True)
+    ):
         wanted = logit_change(own, other, at)
         direction = torch.randn(at.q.shape[1], at.q.shape[3], generator=generator_for(seed, f"perturbation.{layer}"))
         core = PerturbedAttention(own, direction).to(at.q.device)

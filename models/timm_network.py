@@ -144,6 +144,8 @@ class TimmNetwork(Network):
                     "projections are the model's; use it in the backbone vit"
                 )
         self.register_buffer("mean", torch.tensor(facts.mean).view(-1, 1, 1), persistent=False)
+        channels = inner.patch_embed.proj.in_channels
+        self.divisors = facts.std if len(facts.std) == channels else facts.std[:1] * channels
         self.register_buffer("std", torch.tensor(facts.std).view(-1, 1, 1), persistent=False)
 
     @property
@@ -210,6 +212,7 @@ class TimmNetwork(Network):
             checkpointing=self.checkpointing,
             calibrating=calibrating,
             show=None if tap is None else lambda layer, x: self._show(tap, layer, x),
+            steer=self.steer,
         )
         if tap is not None:
             tap("stream", len(self.cores), x[:, self.model.num_prefix_tokens :])

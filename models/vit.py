@@ -128,6 +128,7 @@ class VisionTransformer(Network):
         side = shape.image // shape.patch
         tokens = side * side
         self.classes = shape.classes
+        self.divisors = (shape.std,) * shape.channels
         self.embed = nn.Linear(shape.channels * shape.patch**2, shape.dim)
         self.position = PositionTable(tokens, shape.dim)
         self.extra = ExtraTokens(shape.extra_tokens, shape.dim) if shape.extra_tokens else None
@@ -147,6 +148,7 @@ class VisionTransformer(Network):
             )
             drop_path = shape.drop_path * layer / max(shape.depth - 1, 1)
             self.blocks.append(Block(site, core(site), shape.mlp_ratio, drop_path, shape.norm))
+        self.sites = tuple(block.attention.site for block in self._layers())
         self.norm = norm(shape.norm, shape.dim)
         self.head = nn.Linear(shape.dim, shape.classes)
 
@@ -198,6 +200,7 @@ class VisionTransformer(Network):
             checkpointing=self.checkpointing,
             calibrating=calibrating,
             show=None if tap is None else lambda layer, x: self._show(tap, layer, x, layers[layer].norm1),
+            steer=self.steer,
         )
         if tap is not None:
             self._show(tap, len(layers), x, self.norm)

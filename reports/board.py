@@ -1,102 +1,99 @@
 """What a run measures, row by row: which numbers are shown, which one sorts, and what they are compared with."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass, field, replace
 
 from . import frame
+from .credence import Credence, Doubt, credences
 from .difference import Difference, difference
 from .estimate import Estimate, estimate
-from .measure import Evidence, Measure, Part, Reading
-from .run import Document, Run
+from .measure import Evidence, Measure, Reading
+from .run import Document, Run, track
+from .sweep import COSTS, Part, Sweep, mean_weights, planned_sweeps, trapezoid
+from .worst import add_worst_cases, worst_sweeps
 
 ACCURACY = "accuracy"
 """Metric of a correct answer."""
 HEADLINE = "token_cosine"
 """Metric of collapse that the board shows where a run holds it."""
-COSTS = "cost"
-"""Shift under which costs are recorded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """One shift with all its planned severities."""
-
-    shift: str
-    """Its label."""
-    family: str
-    """Its family."""
-    severities: tuple[str, ...]
-    """In the plan's order."""
-    unit: str
-    """Unit of the severity."""
-
-
-def severity_number(text: str) -> float | None:
-    """Read a severity as a number; None where it is a word.
-
-    >>> severity_number("8/255") == 8 / 255, severity_number("hard")
-    (True, None)
-    """
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def trapezoid(points: Mapping[Part, float]) -> dict[Part, float]:
-    """Return the weights with which values at rising places average to the area under their curve over its width.
-
-    >>> list(trapezoid({("clean", "0"): 0.0, ("pgd", "1"): 1.0, ("pgd", "3"): 3.0}).values())
-    [0.16666666666666666, 0.5, 0.3333333333333333]
-    """
-    ordered = sorted(points.items(), key=lambda item: item[1])
-    width = ordered[-1][1] - ordered[0][1]
-    places = [ordered[0][1], *(place for _, place in ordered), ordered[-1][1]]
-    return {part: (places[i + 2] - places[i]) / 2 / width for i, (part, _) in enumerate(ordered)}
 
 
 @dataclass(slots=True)
 class Board:
-    """The rows and numbers of one run; estimates are made once."""
+    """The rows of one track and their numbers; estimates are made once."""
 
     run: Run
     """What was planned and done."""
     evidence: Evidence
-    """Its records and outcomes."""
+    """Its records and outcomes, of all tracks."""
     sweeps: tuple[Sweep, ...] = ()
-    """Shifts in the plan's order, without costs."""
+    """Shifts in the plan's order, without costs; a worst case stands before the attacks."""
+    track: str = ""
+    """Recipe that the rows were trained with."""
+    credences: Mapping[tuple[str, str], Credence] = field(default_factory=dict)
+    """How far the adversarial numbers of a row can be believed, by row and norm."""
     _readings: dict[tuple[str, str], list[Reading]] = field(default_factory=dict)
     _estimates: dict[tuple[str, str], Estimate] = field(default_factory=dict)
 
     @property
+    def rows(self) -> list[Document]:
+        """What the plan says of the rows of this track."""
+        return [row for row in self.run.rows if track(row) == self.track]
+
+    @property
     def labels(self) -> list[str]:
         """Rows in the plan's order."""
-        return [row["label"] for row in self.run.rows]
+        return [row["label"] for row in self.rows]
+
+    @property
+    def others(self) -> list["Board"]:
+        """The boards of the tracks after the first, with the same numbers."""
+        return [replace(self, track=name) for name in self.run.tracks[1:]]
+
+    def short(self, label: str) -> str:
+        """Return a row's name without the track that all rows around it share."""
+        return label.removesuffix(f" [{self.track}]") if self.track != self.run.tracks[0] else label
+
+    def counterpart(self, row: Document) -> str | None:
+        """Return the row of this track with the same attention in the same role; None without one."""
+        same = ("variant", "settings", "role")
+        return next((r["label"] for r in self.rows if all(r.get(k) == row.get(k) for k in same)), None)
 
     @property
     def baseline(self) -> str | None:
         """Row that the others are compared with; None where the plan names none that exists."""
         name = (self.run.protocol.get("statistics") or {}).get("baseline")
-        rows = [row for row in self.run.rows if row.get("role") != "a/a"]
-        named = [row["label"] for row in rows if row["label"] == name] or [
-            row["label"] for row in rows if row.get("variant") == name
-        ]
-        return named[0] if named else None
+        first = [r for r in self.run.rows if r.get("role") != "a/a" and track(r) == self.run.tracks[0]]
+        named = [r for r in first if r["label"] == name] or [r for r in first if r.get("variant") == name]
+        if not named or self.track == self.run.tracks[0]:
+            return named[0]["label"] if named else None
+        return self.counterpart(named[0])
 
     @property
     def twins(self) -> list[str]:
         """Rows that train the baseline again and show the noise floor."""
-        variants = [row.get("variant") for row in self.run.rows if row["label"] == self.baseline]
-        return [r["label"] for r in self.run.rows if r.get("role") == "a/a" and r.get("variant") in variants]
+        variants = [row.get("variant") for row in self.rows if row["label"] == self.baseline]
+        return [r["label"] for r in self.rows if r.get("role") == "a/a" and r.get("variant") in variants]
 
     def row(self, label: str) -> Document:
         """Return what the plan says of a row."""
         return next(row for row in self.run.rows if row["label"] == label)
 
     def family(self, *families: str) -> list[Sweep]:
-        """Return the shifts of some families."""
-        return [sweep for sweep in self.sweeps if sweep.family in families]
+        """Return the shifts of some families; those that reproduce another convention are none of them."""
+        return [sweep for sweep in self.sweeps if sweep.family in families and not sweep.convention]
+
+    @property
+    def conventions(self) -> list[Sweep]:
+        """The shifts that reproduce another convention: never in a worst case, a mean or a ranking."""
+        return [sweep for sweep in self.sweeps if sweep.convention]
+
+    @property
+    def summed(self) -> list[Sweep]:
+        """The adversarial shifts that sum a board up: the worst cases, and attacks that are in none."""
+        found = self.family("adversarial")
+        inside = {member.shift for sweep in found for member in sweep.members}
+        return [sweep for sweep in found if sweep.shift not in inside]
 
     def measure(self, name: str, heading: str, metric: str, weights: Mapping[Part, float], layer: int = -1) -> Measure:
         """Return a measure with what the metric's declaration and records say of it."""
@@ -134,10 +131,9 @@ class Board:
         """Return accuracy averaged over a security curve from no change to its last severity (trapezoid rule)."""
         if len(sweep.severities) == 1:
             return self.at(sweep, sweep.severities[0])
-        places = {(sweep.shift, s): severity_number(s) for s in sweep.severities}
-        numbers = {part: place for part, place in places.items() if place is not None}
+        numbers = {(sweep.shift, severity): place for severity, place in sweep.places().items()}
         name, heading = f"area:{sweep.shift}", f"{sweep.shift}, area to {sweep.severities[-1]}"
-        if len(numbers) < len(places) or len(set(numbers.values())) < len(numbers):
+        if len(numbers) < len(sweep.severities) or len(set(numbers.values())) < len(numbers):
             return self.mean(name, heading, [sweep])
         clean = self.family("clean")
         if clean and min(numbers.values()) > 0:
@@ -145,11 +141,17 @@ class Board:
         return self.accuracy(name, heading, trapezoid(numbers))
 
     @property
-    def candidates(self) -> list[Measure]:
-        """Measures that may sort the board: the first PGD curve, the first adversarial one, clean accuracy."""
-        attacks = self.family("adversarial")
+    def ladder(self) -> Sweep | None:
+        """The attack that stands for all where there is no worst case: the first PGD curve, or the first attack."""
+        attacks = [sweep for sweep in self.family("adversarial") if not sweep.members]
         ladders = [s for s in attacks if len(s.severities) > 1 and s.shift.startswith("pgd")]
-        chosen = [*ladders, *(s for s in attacks if s.shift.startswith("pgd")), *attacks][:1]
+        return next(iter([*ladders, *(s for s in attacks if s.shift.startswith("pgd")), *attacks]), None)
+
+    @property
+    def candidates(self) -> list[Measure]:
+        """Measures that may sort the board: the first worst case, an attack that stands for all, clean accuracy."""
+        worst = [sweep for sweep in self.family("adversarial") if sweep.members][:1]
+        chosen = [*worst, *([self.ladder] if self.ladder else [])]
         return [*map(self.curve, chosen), *(self.at(s, s.severities[0]) for s in self.family("clean")[:1])]
 
     @property
@@ -209,19 +211,39 @@ class Board:
         """Return what every planned network of a row reads."""
         key = label, measure.name
         if key not in self._readings:
-            self._readings[key] = [self.evidence.reading(model, measure) for model in self.run.models(label)]
+            found = [self.evidence.reading(model, measure) for model in self.run.models(label)]
+            doubt = self.doubt(label, measure)
+            self._readings[key] = [_broken(reading, doubt) for reading in found] if doubt.broken else found
         return self._readings[key]
+
+    def doubt(self, label: str, measure: Measure) -> Doubt:
+        """Return what the gates say against a row's number; numbers without an attack are not touched."""
+        shifts = {shift for shift, _ in measure.weights}
+        found = Doubt()
+        for sweep in self.sweeps:
+            if sweep.shift in shifts and sweep.family == "adversarial" and (label, sweep.norm) in self.credences:
+                foreign = all(
+                    self.run.declared("shifts", s.shift).get("chunk_coupled") for s in sweep.members or [sweep]
+                )
+                found = found.worse(self.credences[label, sweep.norm].doubt(sweep.knowledge, foreign))
+        return found
 
     def estimate(self, label: str, measure: Measure) -> Estimate:
         """Return a row's number and its interval."""
         key = label, measure.name
         if key not in self._estimates:
-            self._estimates[key] = estimate(self.readings(label, measure), measure, self.run.confidence)
+            doubt = self.doubt(label, measure)
+            found = estimate(self.readings(label, measure), measure, self.run.confidence)
+            self._estimates[key] = replace(found, doubt="" if doubt.broken else doubt.reason)
         return self._estimates[key]
 
     def difference(self, label: str, other: str, measure: Measure) -> Difference:
         """Return one row minus another."""
-        return difference(self.readings(label, measure), self.readings(other, measure), measure, self.run.confidence)
+        found = difference(self.readings(label, measure), self.readings(other, measure), measure, self.run.confidence)
+        doubts = [
+            f"{self.short(x)} suspect: {reason}" for x in (label, other) if (reason := self.doubt(x, measure).reason)
+        ]
+        return replace(found, doubt="; ".join(doubts))
 
     @property
     def networks(self) -> int:
@@ -236,19 +258,19 @@ class Board:
         return float(chance) if isinstance(chance, int | float) else None
 
 
-def mean_weights(sweeps: Iterable[Sweep]) -> dict[Part, float]:
-    """Return weights of a mean over the severities of a shift, then over shifts."""
-    found = list(sweeps)
-    return {(s.shift, v): 1 / len(s.severities) / len(found) for s in found for v in s.severities}
+def _broken(reading: Reading, doubt: Doubt) -> Reading:
+    """Return a reading that is shown and never compared."""
+    return reading if reading.status != "ok" else replace(reading, status="broken", reason=doubt.reason)
 
 
 def board(run: Run) -> Board:
-    """Read a run's records and outcomes and find its shifts."""
-    sweeps: dict[str, Sweep] = {}
-    for cell in run.planned:
-        if cell["shift"] != COSTS:
-            known = sweeps.get(cell["shift"])
-            severities = [*(known.severities if known else ()), *(cell.get("severities") or [""])]
-            unit = cell.get("unit") or ""
-            sweeps[cell["shift"]] = Sweep(cell["shift"], cell["family"], tuple(dict.fromkeys(severities)), unit)
-    return Board(run, Evidence(run, frame.records(run), frame.outcomes(run)), tuple(sweeps.values()))
+    """Read a run's records and outcomes and find its shifts; the rows are those of the first track."""
+    evidence = Evidence(run, frame.records(run), frame.outcomes(run))
+    planned = planned_sweeps(run)
+    clean = [(s.shift, s.severities[0]) for s in planned if s.family == "clean" and not s.convention][:1]
+    worst = worst_sweeps(run, planned)
+    add_worst_cases(evidence, worst, clean)
+    attacks = [s for s in planned if s.family == "adversarial"]
+    before = planned.index(attacks[0]) if attacks else len(planned)
+    sweeps = (*planned[:before], *worst, *planned[before:])
+    return Board(run, evidence, sweeps, run.tracks[0], credences(run, evidence, planned, worst, clean))

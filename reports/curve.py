@@ -1,5 +1,6 @@
 """Accuracy against severity, one panel a shift."""
 
+import textwrap
 from collections.abc import Sequence
 from math import ceil
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from .board import Board, Sweep, severity_number
+from .board import Board
 from .estimate import Estimate
 from .figure import FAINT, Figure, datum, drawing, finished, legend, line, looks, plain, styled
+from .sweep import Sweep
 
 CHANCE: dict[str, Any] = {"color": FAINT, "ls": (0, (1, 2)), "lw": 1.2}
 
@@ -18,10 +20,9 @@ def _points(board: Board, sweep: Sweep, label: str) -> list[tuple[float, str, Es
     """Return place, severity and accuracy; clean accuracy stands at zero, severities that are words at 1, 2, 3, ..."""
     found = []
     clean = board.family("clean")
-    numbers = [severity_number(severity) for severity in sweep.severities]
-    known = [x for x in numbers if x is not None]
-    if len(known) < len(numbers):
-        known = [float(i + 1) for i in range(len(numbers))]
+    known = list(sweep.places().values())
+    if len(known) < len(sweep.severities):
+        known = [float(i + 1) for i in range(len(sweep.severities))]
     if clean and known and min(known) > 0:
         found.append((0.0, "0", board.estimate(label, board.at(clean[0], clean[0].severities[0]))))
     for place, severity in zip(known, sweep.severities, strict=True):
@@ -43,9 +44,8 @@ def _panel(axes: Axes, board: Board, sweep: Sweep, data: list[dict[str, Any]]) -
     if board.chance is not None:
         axes.axhline(100 * board.chance, **CHANCE)
     axes.set_xticks(list(ticks), [plain(text) for text in ticks.values()])
-    if len(ticks) > 1 and max(map(len, ticks.values())) > 4:
+    if len(ticks) > 1 and (len(ticks) > 5 or max(map(len, ticks.values())) > 4):
         axes.tick_params(axis="x", labelrotation=40)
-    axes.set_title(plain(sweep.shift))
     axes.set_xlabel(plain(sweep.unit or "severity"))
 
 
@@ -59,6 +59,9 @@ def curve(board: Board, name: str, sweeps: Sequence[Sweep], title: str) -> Figur
         drawn = drawing(rows, columns, 9.2 if columns > 1 else 6.4, 0.75 + rows * (2.1 if small else 2.9), sharey=True)
         for index, (axes, sweep) in enumerate(zip(drawn.panels, sweeps, strict=False)):
             _panel(axes, board, sweep, data)
+            axes.set_title(
+                plain(textwrap.fill(sweep.shift, 27, break_long_words=False)), fontsize=7.5 if small else 9.5
+            )
             axes.set_ylim(-2, 102)
             if index % columns == 0:
                 axes.set_ylabel("accuracy (%)  higher is better \N{RIGHTWARDS ARROW}", fontsize=8 if small else 9)
@@ -69,7 +72,14 @@ def curve(board: Board, name: str, sweeps: Sequence[Sweep], title: str) -> Figur
         shifts = ", ".join(sweep.shift for sweep in sweeps)
         caption = (
             f"{title}. Bars are {100 * board.run.confidence:g} % intervals; rows are nudged sideways so that bars can "
-            "be told apart. Invalid and missing numbers are left out of lines and listed in the tables."
+            "be told apart. Invalid, broken and missing numbers are left out of lines and listed in the tables."
         )
+        doubted = any(
+            board.estimate(label, board.at(sweep, severity)).doubt
+            for sweep in sweeps
+            for severity in sweep.severities
+            for label in board.labels
+        )
+        caption += " Hollow markers are suspect." if doubted else ""
         alt = f"Line chart of accuracy in percent against severity under {shifts}, one line for each of: "
         return finished(drawn, name, title, caption, f"{alt}{', '.join(board.labels)}.", data)

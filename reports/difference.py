@@ -34,6 +34,8 @@ class Difference:
     """How the interval and p were made, and what they are about."""
     reason: str = ""
     """Why there is none."""
+    doubt: str = ""
+    """Why a gate finds one of the two numbers suspect; empty where none does."""
 
     @property
     def excludes_zero(self) -> bool:
@@ -85,12 +87,13 @@ def difference(
 ) -> Difference:
     """Return ours minus theirs: over samples where one pair of networks was read, over pairs where there are more.
 
-    Null where no pair was read or every pair holds an invalid number.
+    Null where no pair was read or every pair holds a number that is invalid or broken.
     """
     found = pairs(ours, theirs)
     if not found:
-        bad = next((r.reason for r in [*ours, *theirs] if r.status != "ok"), "no two networks share a fold")
-        return Difference(None, reason=bad)
+        bad = (r for r in [*ours, *theirs] if r.status != "ok")
+        said = (f"broken: {r.reason}" if r.status == "broken" else r.reason for r in bad)
+        return Difference(None, reason=next(said, "no two networks share a fold"))
     if len(found) == 1:
         return _over_samples(*found[0], measure, confidence)
     gaps = np.array([(a.value or 0.0) - (b.value or 0.0) for a, b in found])

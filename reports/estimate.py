@@ -29,9 +29,11 @@ class Estimate:
     method: str = ""
     """How the interval was made, and what it is about."""
     status: Status = "ok"
-    """`null` where there is no number, `invalid` where a law was broken."""
+    """Whether it can be compared."""
     reason: str = ""
     """Why it is not `ok`, or which networks are missing."""
+    doubt: str = ""
+    """Why a gate finds it suspect; empty where none does."""
 
 
 def _over_samples(reading: Reading, measure: Measure, confidence: float) -> tuple[Interval | None, int, str]:
@@ -70,12 +72,13 @@ def _over_networks(read: Sequence[Reading], measure: Measure, confidence: float)
 def estimate(readings: Sequence[Reading], measure: Measure, confidence: float = 0.95) -> Estimate:
     """Return the mean over networks, with an interval over networks, or over samples where there is one network.
 
-    Null where no network was read. Where one is invalid, so is the mean: the number is shown and never compared.
+    Null where no network was read. Where one is invalid or broken, so is the mean: it is shown and never compared.
     """
     read = [reading for reading in readings if reading.value is not None]
     if not read:
         return Estimate(None, status="null", reason=readings[0].reason if readings else "no network was planned")
-    status: Status = "invalid" if any(reading.status == "invalid" for reading in read) else "ok"
+    worst: tuple[Status, ...] = ("invalid", "broken")
+    status: Status = next((s for s in worst if any(reading.status == s for reading in read)), "ok")
     reasons = [reading.reason for reading in read if reading.reason]
     if len(read) < len(readings):
         why = next(reading.reason for reading in readings if reading.value is None)

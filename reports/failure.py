@@ -26,6 +26,12 @@ def missing(run: Run) -> Table:
     return Table("missing", caption, columns, tuple(rows))
 
 
+def inapplicable(run: Run) -> Table:
+    """Return what was not planned since it makes no sense, with the reasons."""
+    rows = [said([entry.get("label") or "-", entry.get("reason") or "-"]) for entry in run.inapplicable]
+    return Table("not-applicable", "What makes no sense and was not planned.", words("what", "why"), tuple(rows))
+
+
 def attempts(run: Run) -> Table:
     """Return every kind of failed attempt, including those that a later attempt made good."""
     cells = {cell["key"] for cell in run.planned}
@@ -51,7 +57,8 @@ def attempts(run: Run) -> Table:
 def doubts(board: Board) -> Table:
     """Return the records that are null or invalid, counted by row, shift, metric and reason."""
     records = board.evidence.records
-    bad = records[records.status != "ok"]
+    # A worst case has no cell of its own: what is wrong with it is said of the cells that it is made of.
+    bad = records[(records.status != "ok") & (records.key != "")]
     keys = ["status", "label", "shift", "severity", "metric", "reason"]
     counted = Counter(bad[keys].itertuples(index=False, name=None))
     columns = (*words("status", "row", "shift", "severity", "metric", "reason"), Column("records", "records"))

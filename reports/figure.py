@@ -131,7 +131,7 @@ def legend(canvas: Canvas, board: Board, labels: Sequence[str], extra: Sequence[
     """Put one legend for all panels below them."""
     known = looks(board)
     handles = [
-        Line2D([], [], color=k.color, marker=k.marker, ls=k.dash, lw=k.width, ms=5, label=plain(x))
+        Line2D([], [], color=k.color, marker=k.marker, ls=k.dash, lw=k.width, ms=5, label=plain(board.short(x)))
         for x in labels
         for k in [known[x]]
     ]
@@ -165,6 +165,10 @@ def line(axes: Axes, points: Sequence[tuple[float, Estimate]], look: Look, scale
         axes.plot(xs, ys, color=look.color, ls=look.dash, lw=look.width, marker=look.marker, ms=4, zorder=3)
         arms = reach(found, scale)
         axes.errorbar(xs, ys, yerr=arms, fmt="none", ecolor=look.color, elinewidth=0.9, alpha=0.55)
+        doubted = [(x, y) for x, y, e in zip(xs, ys, found, strict=True) if e.doubt]
+        if doubted:
+            hollow = {"marker": look.marker, "mfc": "white", "mec": look.color}
+            axes.plot(*zip(*doubted, strict=True), ls="none", ms=5, zorder=4, **hollow)
 
 
 def finished(drawn: Drawing, name: str, title: str, caption: str, alt: str, data: list[dict[str, Any]]) -> Figure:
@@ -191,7 +195,7 @@ def datum(estimate: Estimate, **where: Any) -> dict[str, Any]:
         "high": estimate.high,
         "networks": estimate.n_seeds,
         "samples": estimate.n_samples,
-        "status": estimate.status,
+        "status": "suspect" if estimate.doubt else estimate.status,
         "method": estimate.method,
         "reason": estimate.reason,
     }

@@ -12,6 +12,9 @@ COLUMNS = [
 ]
 """Columns of the table of records."""
 
+WHERE = ["label", "fold", "training_seed", "shift", "severity", "metric", "point", "layer"]
+"""Columns that tell one record from another."""
+
 PLACE = ["label", "fold", "training_seed", "shift", "shift_family"]
 """Columns that say which cell a sample's outcome belongs to."""
 
@@ -49,10 +52,15 @@ def records(run: Run) -> pd.DataFrame:
             entry["severity"] = record.get("severity") or (severities[0] if len(severities) == 1 else "")
             entry["layer"] = -1 if record.get("layer") is None else int(record["layer"])
             found.append({column: entry.get(column) for column in COLUMNS})
-    frame = pd.DataFrame(found, columns=COLUMNS)
+    return typed(found)
+
+
+def typed(rows: list[Document]) -> pd.DataFrame:
+    """Return rows of the table of records, a missing entry as null."""
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     kinds = {"fold": "int64", "training_seed": "int64", "layer": "int64", "n": "int64", "value": "float64"}
-    typed: pd.DataFrame = frame.astype({**kinds, "deviation": "float64"})
-    return typed
+    found: pd.DataFrame = frame.astype({**kinds, "deviation": "float64"})
+    return found
 
 
 def outcomes(run: Run) -> pd.DataFrame:
@@ -67,5 +75,5 @@ def outcomes(run: Run) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=[*PLACE, "sample", "severity", "correct"])
     whole: pd.DataFrame = pa.concat_tables(parts, promote_options="permissive").to_pandas()
-    numbers = [name for name in whole.columns if name == "correct" or "@" in name]
+    numbers = [name for name in whole.columns if name in {"correct", "norm"} or "@" in name]
     return whole.astype(dict.fromkeys(numbers, "float64"))

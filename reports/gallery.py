@@ -1,5 +1,7 @@
 """The figures that a run can fill."""
 
+from collections.abc import Sequence
+
 from .board import Board
 from .curve import curve
 from .depth import depth
@@ -13,18 +15,24 @@ def _any(board: Board, measure: Measure) -> bool:
     return any(board.estimate(label, measure).status == "ok" for label in board.labels)
 
 
+def _curve(board: Board, name: str, families: Sequence[str], title: str) -> dict[str, Figure]:
+    sweeps = [s for s in board.family(*families) if any(_any(board, board.at(s, v)) for v in s.severities)]
+    return {name: curve(board, name, sweeps, title)} if sweeps else {}
+
+
 def gallery(board: Board) -> dict[str, Figure]:
-    """Return the figures by name; one without a single valid number is left out."""
+    """Return the figures by name; one without a single valid number is left out. Further tracks have one."""
     found: dict[str, Figure] = {}
+    attack = "attack", ("adversarial",), "Accuracy against the strength of each attack"
     curves = (
-        ("attack", ("adversarial",), "Accuracy against the strength of each attack"),
+        attack,
         ("severity", ("corruption",), "Accuracy against the level of each corruption"),
         ("contamination", ("contamination", "natural"), "Accuracy against the share of contaminated input"),
     )
     for name, families, title in curves:
-        sweeps = [s for s in board.family(*families) if any(_any(board, board.at(s, v)) for v in s.severities)]
-        if sweeps:
-            found[name] = curve(board, name, sweeps, title)
+        found |= _curve(board, name, families, title)
+    for number, other in enumerate(board.others, 2):
+        found |= _curve(other, f"track-{number}-attack", attack[1], f"{attack[2]}, trained with {other.track}")
     if any(_any(board, board.mean(f"mean:{s.shift}", s.shift, [s])) for s in board.family("corruption")):
         found["corruption"] = heatmap(board)
     if board.layer_metrics:

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from .run import Model, Run
+from . import frame
+from .run import Document, Model, Run
+from .sweep import Part
 
-Status = Literal["ok", "null", "invalid"]
-Part = tuple[str, str]
-"""A shift and a severity."""
+Status = Literal["ok", "null", "invalid", "broken"]
+"""`null` where there is no number, `invalid` where a law was broken, `broken` where a gate says it means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ class Reading:
     scores: pd.Series | None = None
     """One value a sample, by sample."""
     status: Status = "ok"
-    """`null` where there is no number, `invalid` where a law was broken."""
+    """Whether it can be compared."""
     reason: str = ""
-    """Why it is not `ok`."""
+    """Why it is not `ok`, or what the reader must know."""
 
 
 class Evidence:
@@ -62,38 +63,61 @@ class Evidence:
 
     def __init__(self, run: Run, records: pd.DataFrame, outcomes: pd.DataFrame) -> None:
         self.run = run
-        self.records = records
-        where = ["label", "fold", "training_seed", "shift", "severity", "metric", "point", "layer"]
-        rows = zip(records[where].itertuples(index=False, name=None), records.to_dict("records"), strict=True)
-        self._record = dict(rows)
+        self.records = records.iloc[:0]
+        self._record: dict[tuple[Any, ...], Mapping[Hashable, Any]] = {}
         self.metrics: dict[str, Mapping[Hashable, Any]] = {}
         """The first record of each metric."""
         self.layers: dict[str, list[int]] = {}
         """The layers at which each metric of hidden states was read."""
         self.parts: dict[str, set[Part]] = {}
         """The shifts and severities under which each metric was recorded."""
-        for record in self._record.values():
-            self.metrics.setdefault(record["metric"], record)
-            self.parts.setdefault(record["metric"], set()).add((record["shift"], record["severity"]))
-            if record["layer"] >= 0:
-                self.layers.setdefault(record["metric"], []).append(record["layer"])
-        self.layers = {metric: sorted(set(found)) for metric, found in self.layers.items()}
-        self._group = {
-            tuple(place): part.set_index("sample").sort_index()
-            for place, part in outcomes.groupby(where[:5], sort=False, observed=True)
+        place = ["label", "fold", "training_seed", "shift", "severity"]
+        self._group: dict[tuple[Any, ...], pd.DataFrame] = {
+            tuple(key): part.set_index("sample").sort_index()
+            for key, part in outcomes.groupby(place, sort=False, observed=True)
         }
         self._planned = {
             (c["label"], int(c["fold"]), int(c["training_seed"]), c["shift"], severity): c
             for c in run.planned
             for severity in c.get("severities") or [""]
         }
+        self._accuracies: dict[tuple[Model, Part], Reading] = {}
+        self.add(records, {})
+
+    def accuracy(self, model: Model, part: Part) -> Reading:
+        """Return a network's accuracy under one shift at one severity, read once."""
+        if (model, part) not in self._accuracies:
+            measure = Measure("", "", "accuracy", {part: 1.0}, share=True)
+            self._accuracies[model, part] = self.reading(model, measure)
+        return self._accuracies[model, part]
+
+    def add(self, records: pd.DataFrame, groups: Mapping[tuple[Model, Part], pd.DataFrame]) -> None:
+        """Take in records, and outcomes of a network under a shift and severity, by sample."""
+        self.records = pd.concat([self.records, records], ignore_index=True) if len(self.records) else records
+        rows = zip(records[frame.WHERE].itertuples(index=False, name=None), records.to_dict("records"), strict=True)
+        for where, record in rows:
+            self._record[where] = record
+            self.metrics.setdefault(record["metric"], record)
+            self.parts.setdefault(record["metric"], set()).add((record["shift"], record["severity"]))
+            if record["layer"] >= 0:
+                known = self.layers.get(record["metric"], [])
+                self.layers[record["metric"]] = sorted({*known, record["layer"]})
+        self._group.update({(*model, *part): group for (model, part), group in groups.items()})
+
+    def group(self, model: Model, part: Part) -> pd.DataFrame | None:
+        """Return what a network's outcomes say, by sample in rising order; None where there are none."""
+        return self._group.get((*model, *part))
+
+    def cell(self, model: Model, part: Part) -> Document | None:
+        """Return the planned cell of a network under a shift and severity; None where none was planned."""
+        return self._planned.get((*model, *part))
 
     def _scores(self, model: Model, measure: Measure) -> pd.Series | None:
         """Return the weighted mean of every sample; None unless all parts know the same samples."""
         column = "correct" if measure.layer < 0 else f"{measure.metric}@{measure.point}.{measure.layer}"
         total: pd.Series | None = None
         for part, weight in measure.weights.items():
-            group = self._group.get((*model, *part))
+            group = self.group(model, part)
             if group is None or column not in group:
                 return None
             values = group[column]
@@ -106,9 +130,9 @@ class Evidence:
         return None if total is None or total.empty or not total.index.is_unique else total
 
     def _why(self, model: Model, part: Part, metric: str) -> str:
-        cell = self._planned.get((*model, *part))
+        cell = self.cell(model, part)
         if cell is None:
-            return "not part of the plan"
+            return self.run.why_unplanned(model.label, part[0])
         if cell["key"] not in self.run.cells:
             return self.run.why_missing(cell)
         return f"{metric} was not measured there"
@@ -126,7 +150,9 @@ class Evidence:
                 continue
             if record["status"] == "invalid":
                 status = "invalid"
-                reasons.append(str(record["reason"] or "a law was broken"))
+            said = record.get("reason")
+            if record["status"] == "invalid" or (isinstance(said, str) and said):
+                reasons.append(str(said or "a law was broken"))
             value += weight * number
             n = int(record["n"]) if n == 0 else min(n, int(record["n"]))
         if not measure.weights:

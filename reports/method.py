@@ -59,11 +59,13 @@ def definitions(run: Run) -> dict[str, list[Definition]]:
         ("task", "Task", "summary", "correct source digest version"),
         ("recipe", "Recipe", "summary", "settings source version"),
     )
+    recipes = run.declarations("recipes")
     for kind, title, main, facts in kinds:
-        if declared := run.declarations(kind):
+        if (declared := run.declarations(kind)) and not (kind == "recipe" and recipes):
             name = str(declared.get("name") or kind)
             found[title] = [Definition(name, _text(declared.get(main) or ""), _facts(declared, facts))]
     lists = (
+        ("recipes", "Recipes", "summary", "settings source version"),
         ("variants", "Rows", "summary", "formula attention_map extra_parameters detaches settings source version"),
         ("shifts", "Shifts", "summary", "unit norm settings source version"),
         ("metrics", "Metrics", "definition", "unit better hook_point subsample null source version"),
@@ -81,8 +83,44 @@ def definitions(run: Run) -> dict[str, list[Definition]]:
 
 def intervals(board: Board) -> list[str]:
     """Return the methods that made this report's intervals, each once."""
+    return list(dict.fromkeys(method for each in (board, *board.others) for method in _methods(each)))
+
+
+def _methods(board: Board) -> list[str]:
     measures = [m for m in (board.criterion, *board.candidates, board.collapse, *board.costs) if m is not None]
     for sweep in board.sweeps:
         measures += [board.at(sweep, severity) for severity in sweep.severities]
     found = [board.estimate(label, measure).method for measure in measures for label in board.labels]
     return [method for method in dict.fromkeys(found) if method]
+
+
+def meanings(board: Board) -> list[str]:
+    """Return what the columns mean, as far as the run has them."""
+    found = [
+        "Area to x is the area under accuracy against severity, from clean input at 0 to x, over x (trapezoid rule): "
+        "accuracy averaged over strengths up to x. Means over corruptions and contaminations average the severities of "
+        "each, then the kinds. A mean with a part missing is not shown."
+    ]
+    attacks = board.family("adversarial")
+    if any(sweep.members for sweep in attacks):
+        found.append(
+            "A ball is all inputs no farther from the clean one than the severity says, by the norm it is named for. "
+            "Worst case: a sample is right only where it is right under every attack of the ball. Of a network that "
+            "always answers alike, what fell at a smaller severity, or without an attack, counts as fallen at the "
+            "larger ones. Of one that draws noise, a sample counts with its smallest share of right passes under any "
+            "attack; a smallest share of several is biased down a little, by no more than 50 passes scatter."
+        )
+    if board.credences:
+        found.append(
+            "Suspect: a gate found a reason to think the number too high. It is shown, ranked and marked. Broken: the "
+            "number means nothing until the reason is removed. It is shown and marked, and neither ranked nor "
+            "compared. What a gate doubts is said under Trust: doubts about gradients touch attacks that use them, and "
+            "worst cases that contain one. Thresholds are exact binomial bounds at the size of the sample."
+        )
+    if any(len(sweep.severities) > 1 or sweep.minimum_norm for sweep in attacks):
+        found.append(
+            "Median size: half of the samples fall to a smaller perturbation. Samples that are wrong without one count "
+            "0. The interval lies between two order statistics, by the binomial law of how many samples lie below the "
+            "median; over several networks it is that of their medians."
+        )
+    return found

@@ -51,7 +51,8 @@ def phrase(estimate: Estimate, share: bool) -> str:
     if estimate.value is None:
         return f"not known ({estimate.reason})"
     interval = span(estimate.low, estimate.high, share, estimate.value)
-    return f"{shown(estimate.value, share)}{' %' if share else ''}" + (f" {interval}" if interval else "")
+    doubt = f", suspect ({estimate.doubt})" if estimate.doubt else ""
+    return f"{shown(estimate.value, share)}{' %' if share else ''}" + (f" {interval}" if interval else "") + doubt
 
 
 def p_value(p: float | None) -> str:

@@ -1,105 +1,23 @@
 """One page that opens from the disk: everything inside it, nothing fetched."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from . import failure, sheet
+from . import failure
 from .board import Board
+from .chapter import Tables, chapters
 from .environment import differing, environments
 from .figure import Figure
-from .method import definitions, intervals, settings
-from .ranking import differences, ranking
-from .swap import swaps
+from .method import definitions, intervals, meanings, settings
 from .table import Table, letter
 from .verdict import Verdict, verdict
 
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """The tables of a report."""
-
-    ranking: Table
-    """The board."""
-    differences: Table
-    """Every row minus the baseline."""
-    attacks: Table
-    """Accuracy by attack and severity."""
-    corruptions: Table
-    """Accuracy by corruption and level."""
-    contaminations: Table
-    """Accuracy by contamination and rate."""
-    collapse: Table
-    """Metrics of hidden states by layer."""
-    costs: Table
-    """What each row costs."""
-    swaps: tuple[Table, ...]
-    """Mechanism swaps, a pair each."""
-    missing: Table
-    """Cells without a result."""
-    attempts: Table
-    """Attempts that failed."""
-    doubts: Table
-    """Numbers that are null or invalid."""
-
-    def all(self) -> list[Table]:
-        """Return them in the order of the page."""
-        found = (getattr(self, name) for name in self.__slots__)
-        return [table for entry in found for table in (entry if isinstance(entry, tuple) else (entry,))]
-
-
-def tables(board: Board) -> Tables:
-    """Return the tables of a run."""
-    return Tables(
-        ranking(board),
-        differences(board),
-        sheet.attacks(board),
-        sheet.corruptions(board),
-        sheet.contaminations(board),
-        sheet.collapse(board),
-        sheet.costs(board),
-        swaps(board.run),
-        failure.missing(board.run),
-        failure.attempts(board.run),
-        failure.doubts(board),
-    )
-
-
 OPENING = (("verdict", "Verdict"), ("noise", "Noise floor"), ("ranking", "Ranking"))
 CLOSING = (("failures", "Failed cells"), ("method", "Method"), ("provenance", "Provenance"))
-
-
-class Chapter(NamedTuple):
-    """One part of the evidence."""
-
-    anchor: str
-    """Where links lead."""
-    title: str
-    """Its heading."""
-    short: str
-    """Its name in the table of contents."""
-    figures: tuple[str, ...]
-    """Its figures, by name."""
-    tables: tuple[Table, ...]
-    """Its tables."""
-
-
-def chapters(found: Tables, figures: dict[str, Figure]) -> list[Chapter]:
-    """Return the parts of the evidence that a run can fill."""
-    every = (
-        Chapter("attacks", "Accuracy under attack", "Attacks", ("attack",), (found.attacks,)),
-        Chapter("corruptions", "Corruptions", "Corruptions", ("corruption", "severity"), (found.corruptions,)),
-        Chapter("contaminations", "Contamination", "Contamination", ("contamination",), (found.contaminations,)),
-        Chapter("collapse", "Collapse by layer", "Collapse", ("collapse",), (found.collapse,)),
-        Chapter("link", "Robustness against collapse", "Link", ("link",), ()),
-        Chapter("costs", "Costs", "Costs", ("cost",), (found.costs,)),
-        Chapter("swaps", "Mechanism swap", "Swap", (), found.swaps),
-    )
-    return [c for c in every if any(name in figures for name in c.figures) or any(t.rows for t in c.tables)]
 
 
 def inline(figure: Figure) -> Markup:
@@ -154,11 +72,12 @@ def page(board: Board, found: Tables, figures: dict[str, Figure]) -> str:
         "style": Markup((here / "page.css").read_text(encoding="utf-8")),
         "settings": settings(board.run),
         "intervals": intervals(board),
+        "meanings": meanings(board),
         "definitions": definitions(board.run),
         "environments": known,
         "differing": differing(known),
         "evidence": evidence,
-        "sections": [*OPENING, *((anchor, short) for anchor, _, short, _, _ in evidence), *CLOSING],
+        "sections": [*OPENING, *((c.anchor, c.short) for c in evidence), *CLOSING],
         "letter": letter,
     }
     return environment.get_template("page.html.j2").render(words) + "\n"

@@ -1,11 +1,13 @@
 """The rows of the board side by side, as far apart as their intervals say and no further."""
 
+from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
 from .board import Board
 from .measure import Measure
 from .number import p_value
+from .sweep import Sweep
 from .table import Column, Entry, Table, differed, estimated, measured, words
 
 
@@ -48,14 +50,17 @@ def chip(board: Board, label: str) -> str:
 
 
 def name(board: Board, label: str) -> Entry:
-    """Return the entry that opens a row."""
-    return Entry(label, value=label, chip=chip(board, label))
+    """Return the entry that opens a row; files hold its whole name."""
+    return Entry(board.short(label), value=label, chip=chip(board, label))
 
 
-def means(board: Board) -> list[Measure]:
-    """Return the measures that sum a board up: clean, each attack, mean under corruptions and contaminations."""
+def means(board: Board, attacks: Sequence[Sweep] | None = None) -> list[Measure]:
+    """Return the measures that sum a board up: clean, attacks, mean under corruptions and contaminations.
+
+    Attacks of one ball stand as their worst case unless others are asked for.
+    """
     found = [board.at(sweep, sweep.severities[0]) for sweep in board.family("clean")]
-    for sweep in board.family("adversarial"):
+    for sweep in board.summed if attacks is None else attacks:
         found.append(board.curve(sweep))
         if len(sweep.severities) > 1:
             found.append(board.at(sweep, sweep.severities[len(sweep.severities) // 2]))
@@ -87,17 +92,29 @@ def ranking(board: Board) -> Table:
         for label in board.order
     ]
     sort = f"Sorted by {criterion.heading}" if criterion else "Nothing is measured yet; rows in the plan's order"
+    members = " ".join(composition(sweep) for sweep in board.family("adversarial") if sweep.members)
     caption = (
         f"The board. {sort}. Brackets are {100 * board.run.confidence:g} % intervals; rows whose intervals overlap may "
-        "hold the same places."
+        f"hold the same places. {members}"
     )
-    return Table("ranking", caption, tuple(columns), tuple(rows))
+    return Table("ranking", caption.strip(), tuple(columns), tuple(rows))
+
+
+def composition(sweep: Sweep) -> str:
+    """Say which attacks are in a worst case, and at which severities where that is not all of them."""
+    places = set(sweep.places().values())
+    said = []
+    for member in sweep.members:
+        known = member.places()
+        some = "" if set(known.values()) == places else f" (at {', '.join(known)} only)"
+        said.append(f"{member.shift}{some}")
+    return f"{sweep.shift[:1].upper()}{sweep.shift[1:]}: a sample is right only if right under {', '.join(said)}."
 
 
 def differences(board: Board) -> Table:
     """Return every row minus the baseline on the measures that sum a board up; empty without a baseline."""
     base = board.baseline
-    measures = means(board)
+    measures = means(board, board.family("adversarial"))
     if board.collapse:
         measures.append(board.collapse)
     columns = (
@@ -128,8 +145,8 @@ def differences(board: Board) -> Table:
                 )
             )
     caption = (
-        f"Each row minus {base}, paired. The smallest difference that would show is what this much data finds four "
-        "times out of five."
+        f"Each row minus {board.short(base)}, paired. The smallest difference that would show is what this much data "
+        "finds four times out of five."
         if base
         else "No baseline was planned, so nothing is compared."
     )

@@ -24,8 +24,9 @@ def write(run_folder: Path, destination: Path | None = None) -> Path:
     """
     # Imported here so that asking whether a report is current stays fast.
     from .board import board
+    from .chapter import tables
     from .gallery import gallery
-    from .page import page, tables
+    from .page import page
     from .run import load
 
     target = destination or default_destination(run_folder)

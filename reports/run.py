@@ -53,6 +53,11 @@ class Run:
         return self.plan.get("rows") or []
 
     @property
+    def tracks(self) -> list[str]:
+        """Recipes that rows were trained with, the first is that of the main board; one unnamed track where none is."""
+        return list(dict.fromkeys(track(row) for row in self.rows)) or [""]
+
+    @property
     def planned(self) -> list[Document]:
         """Planned cells, in the plan's order."""
         return self.plan.get("cells") or []
@@ -61,6 +66,11 @@ class Run:
     def swaps(self) -> list[Document]:
         """Planned cells of mechanism swaps, in the plan's order."""
         return self.plan.get("swaps") or []
+
+    @property
+    def inapplicable(self) -> list[Document]:
+        """What was not planned since it makes no sense: `label` and `reason`."""
+        return self.plan.get("not_applicable") or []
 
     @property
     def given(self) -> list[Document]:
@@ -88,6 +98,10 @@ class Run:
         found = {Model(label, int(m["fold"]), int(m["training_seed"])) for m in named if m["label"] == label}
         return sorted(found)
 
+    def facts(self, cell: Document) -> Document:
+        """Return the facts of a planned cell, empty where it is not done."""
+        return (self.cells.get(cell["key"]) or {}).get("facts") or {}
+
     def why_missing(self, cell: Document) -> str:
         """Return why a planned cell has no result."""
         key = cell["key"]
@@ -100,6 +114,12 @@ class Run:
                 f"blocked: its network has none ({self.attempts[cell['model']][-1].get('reason') or 'no reason given'})"
             )
         return "not run yet"
+
+    def why_unplanned(self, label: str, shift: str) -> str:
+        """Return why a shift was not planned for a row."""
+        said = (entry.get("reason") for entry in self.inapplicable if entry.get("label") == f"{shift} on {label}")
+        reason = next((reason for reason in said if reason), "")
+        return f"not applicable: {reason}" if reason else "not part of the plan"
 
     def outcomes(self, key: str) -> pa.Table | None:
         """Read a cell's outcomes by sample; None where it has none."""
@@ -114,6 +134,11 @@ class Run:
                 weights = self.cells[planned["key"]]["facts"].get("weights_sha256")
                 found.setdefault(model, set()).add(str(weights))
         return [model for model, weights in found.items() if len(weights) > 1]
+
+
+def track(row: Document) -> str:
+    """Return the recipe that a row was trained with, empty in runs that know one recipe only."""
+    return str(row.get("track") or "")
 
 
 def load(folder: Path) -> Run:

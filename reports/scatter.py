@@ -27,10 +27,10 @@ def _panel(axes: Axes, board: Board, x: Measure, y: Measure) -> list[dict[str, A
     for label in board.labels:
         look, a, b = known[label], board.estimate(label, x), board.estimate(label, y)
         data += [datum(a, row=label, measure=x.name), datum(b, row=label, measure=y.name)]
-        if a.value is None or b.value is None or "invalid" in (a.status, b.status):
+        if a.value is None or b.value is None or (a.status, b.status) != ("ok", "ok"):
             continue
         scales = [100.0 if m.share else 1.0 for m in (x, y)]
-        fill = "white" if label in board.twins else look.color
+        fill = "white" if label in board.twins or a.doubt or b.doubt else look.color
         axes.errorbar(
             [scales[0] * a.value],
             [scales[1] * b.value],
@@ -58,7 +58,7 @@ def scatter(board: Board, name: str, xs: Sequence[Measure], y: Measure, title: s
         drawn = drawing(1, columns, min(9.2, 1 + 3.6 * columns), 3.9, sharey=True)
         for axes, x in zip(drawn.panels, xs, strict=False):
             data += _panel(axes, board, x, y)
-        drawn.panels[0].set_ylabel(_axis(y, wrap=False))
+        drawn.panels[0].set_ylabel(_axis(y, wrap=len(y.heading) > 24))
         legend(drawn.canvas, board, board.labels)
         alt = f"Scatter charts of {y.heading} against {', '.join(x.heading for x in xs[:columns])}; one point a row."
         return finished(drawn, name, title, caption, alt, data)

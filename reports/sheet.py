@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
-from .board import Board, Sweep
+from .board import Board
 from .measure import Measure
 from .number import plural
-from .ranking import name
+from .ranking import composition, name
+from .sweep import Sweep
 from .table import Column, Entry, Table, estimated, measured, said, words
 
+NORMS = {"linf": "L-inf", "l2": "L2", "patches": "patches", "tokens": "tokens", "none": "no ball"}
+"""Norms of the store, as readers see them."""
 METHOD = "Brackets are intervals; how each was made is said in the section on measurement."
 
 
@@ -29,17 +32,32 @@ def _severities(board: Board, sweeps: Sequence[Sweep], table: str, caption: str,
                 else Entry("")
                 for s in ladder
             ]
-            first = Entry(sweep.shift, value=sweep.shift)
+            first = Entry(sweep.shift, value=sweep.shift, note=warning(board, sweep))
             rows.append((first, name(board, label), *entries, estimated(board.estimate(label, summary), summary)))
     return Table(table, caption, tuple(columns), tuple(rows))
 
 
-def attacks(board: Board) -> Table:
-    """Return accuracy under every attack at every severity."""
-    sweeps = board.family("adversarial")
-    units = ", ".join(dict.fromkeys(sweep.unit for sweep in sweeps if sweep.unit)) or "severity"
-    caption = f"Accuracy (%) under each attack. Columns: {units}. Area: under the curve from clean on. {METHOD}"
-    return _severities(board, sweeps, "attacks", caption, curves=True)
+def warning(board: Board, sweep: Sweep) -> str:
+    """Return the known defects of a shift, empty where none is known."""
+    said = str(board.run.declared("shifts", sweep.shift).get("warning") or "")
+    return f"known defect of {sweep.shift}: {said}" if said else ""
+
+
+def attacks(board: Board) -> tuple[Table, ...]:
+    """Return accuracy under every attack at every severity, a table for each norm, worst cases first."""
+    norms: dict[str, list[Sweep]] = {}
+    for sweep in board.family("adversarial"):
+        norms.setdefault(sweep.norm if sweep.norm in NORMS else "", []).append(sweep)
+    found = []
+    for norm, sweeps in norms.items():
+        units = ", ".join(dict.fromkeys(sweep.unit for sweep in sweeps if sweep.unit)) or "severity"
+        members = "".join(f"{composition(sweep)} " for sweep in sweeps if sweep.members)
+        area = "Area: under the curve from clean on."
+        ball = f" ({NORMS[norm]})" if norm and len(norms) > 1 else ""
+        caption = f"Accuracy (%) under each attack{ball}. Columns: {units}. {area} {members}{METHOD}"
+        name = "attacks" if len(norms) == 1 else f"attacks-{norm or 'other'}"
+        found.append(_severities(board, sweeps, name, caption, curves=True))
+    return tuple(found)
 
 
 def corruptions(board: Board) -> Table:
@@ -59,7 +77,8 @@ def costs(board: Board) -> Table:
     """Return what each row costs."""
     measures = board.costs
     columns = (*words("row"), *(measured(m) for m in measures))
-    rows = [(name(board, x), *(estimated(board.estimate(x, m), m) for m in measures)) for x in board.order]
+    labels = board.order if measures else []
+    rows = [(name(board, x), *(estimated(board.estimate(x, m), m) for m in measures)) for x in labels]
     return Table(
         "costs", "What each row costs, measured on the processor named under provenance.", columns, tuple(rows)
     )
@@ -68,14 +87,11 @@ def costs(board: Board) -> Table:
 def conditions(board: Board, metric: str) -> list[tuple[str, dict[tuple[str, str], float]]]:
     """Return the inputs on which collapse is compared: clean, and the hardest of each family."""
     found = [("clean", board.parts(metric, board.family("clean")[:1]))]
-    criterion = board.criterion
-    attacks = board.family("adversarial")
-    chosen = [s for s in attacks if criterion and any(s.shift == shift for shift, _ in criterion.weights)] or attacks[
-        :1
-    ]
+    # A worst case is made of outcomes and has no hidden states: the attack that stands for all has.
+    chosen = board.ladder
     if chosen:
-        weights = board.parts(metric, chosen[:1], last=True)
-        title = "".join(f"{shift} at {severity}" for shift, severity in weights) or chosen[0].shift
+        weights = board.parts(metric, [chosen], last=True)
+        title = "".join(f"{shift} at {severity}" for shift, severity in weights) or chosen.shift
         found.append((title, weights))
     for family in ("corruption", "contamination", "natural"):
         if sweeps := board.family(family):

@@ -49,6 +49,8 @@ class Entry:
     """What the reader must know about it."""
     chip: str = ""
     """One word beside the text."""
+    apart: bool = False
+    """Whether it is shown and never compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,16 @@ class Table:
     """Its columns."""
     rows: tuple[tuple[Entry, ...], ...]
     """Its rows."""
+
+    @property
+    def summary(self) -> str:
+        """First sentence of the caption."""
+        return self.caption.partition(". ")[0].removesuffix(".") + "."
+
+    @property
+    def explanation(self) -> str:
+        """The caption after its first sentence."""
+        return self.caption.partition(". ")[2]
 
     @property
     def notes(self) -> list[str]:
@@ -190,8 +202,20 @@ def estimated(estimate: Estimate, measure: Measure) -> Entry:
         return Entry("-", note=estimate.reason or "no reason given")
     interval = span(estimate.low, estimate.high, measure.share, estimate.value)
     text = shown(estimate.value, measure.share)
-    note = f"invalid: {estimate.reason}" if estimate.status == "invalid" else estimate.reason
-    return Entry(text, interval, estimate.value, estimate.low, estimate.high, estimate.status == "invalid", note)
+    invalid, broken = estimate.status == "invalid", estimate.status == "broken"
+    said = [f"{estimate.status}: {estimate.reason}" if invalid or broken else estimate.reason]
+    said += [f"suspect: {estimate.doubt}"] if estimate.doubt else []
+    return Entry(
+        text,
+        interval,
+        estimate.value,
+        estimate.low,
+        estimate.high,
+        invalid,
+        "; ".join(x for x in said if x),
+        "broken" if broken else "suspect" if estimate.doubt else "",
+        invalid or broken,
+    )
 
 
 def differed(found: Difference, measure: Measure) -> Entry:
@@ -199,7 +223,8 @@ def differed(found: Difference, measure: Measure) -> Entry:
     if found.value is None:
         return Entry("-", note=found.reason)
     interval = span(found.low, found.high, measure.share, found.value, sign=True)
-    return Entry(shown(found.value, measure.share, sign=True), interval, found.value, found.low, found.high)
+    text, chip = shown(found.value, measure.share, sign=True), "suspect" if found.doubt else ""
+    return Entry(text, interval, found.value, found.low, found.high, note=found.doubt, chip=chip)
 
 
 def measured(measure: Measure, heading: str | None = None, bars: bool = False) -> Column:

@@ -31,7 +31,7 @@ class Ball(NamedTuple):
 
 def start_linf(draw: Draw, ids: Sequence[str], shape: Sequence[int]) -> Pixels:
     """Return uniform numbers on [-1, 1)."""
-    return 2 * draw.uniform(ids, shape) - 1
+    return draw.uniform(ids, shape).mul_(2).sub_(1)
 
 
 def normalize_linf(gradient: Pixels) -> Pixels:
@@ -41,7 +41,7 @@ def normalize_linf(gradient: Pixels) -> Pixels:
 
 def project_linf(pixels: Pixels, clean: Pixels, eps: float) -> Pixels:
     """Clamp the perturbation, then the pixels."""
-    return (clean + (pixels - clean).clamp(-eps, eps)).clamp(0, 1)
+    return (pixels - clean).clamp_(-eps, eps).add_(clean).clamp_(0, 1)
 
 
 def box(pixels: Pixels, clean: Pixels, eps: float) -> Pixels:
@@ -72,7 +72,7 @@ def project_l2(pixels: Pixels, clean: Pixels, eps: float) -> Pixels:
     """Shorten the perturbation to eps, less the rounding of a pixel, where it is longer; then clamp the pixels."""
     delta = pixels - clean
     share = length(delta).reciprocal() * max(eps - ROUNDING, 0)
-    return (clean + delta * share.clamp(max=1)).clamp(0, 1)
+    return delta.mul_(share.clamp_(max=1)).add_(clean).clamp_(0, 1)
 
 
 def length(vectors: Pixels) -> Float[Tensor, "batch 1 1 1"]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..draw import Draw
+from ..guard import admitted
 from ..samples import Samples, Target
 from ..shift import severity_value
 from .foreign import PREFIX, UNBOUNDED, Foreign, foreign
@@ -32,11 +33,11 @@ def attacked(
     relative_step: float = 0.0,
     norm: str = "",
 ) -> tuple[Tensor, ...]:
-    """Return what an attack of torchattacks makes of the samples at each severity.
+    """Return what an attack of torchattacks makes of the samples at each severity, in float32.
 
     The samples are cut, in their order, into chunks of one random stream each, which depends on the chunk's index and
     not on the severity. `arguments` are further ones of the class, such as `steps=20,decay=1.0`. Raises ValueError for
-    what the attack cannot do, RuntimeError where it fails.
+    what the attack cannot do and for samples that are no images, RuntimeError where it fails.
     """
     name, row = foreign(name)
     if target is None or not samples.ids:
@@ -45,17 +46,15 @@ def attacked(
         raise ValueError(f"{PREFIX}{name} cannot attack a stochastic model; use pgd or fgsm, which average over passes")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
-    own = parsed(arguments)
+    own, wide = parsed(arguments), admitted(samples)
     batches = []
     for severity in severities:
         given = {**bounds(name, row, severity, relative_step, norm), **own}
         batches.append(
             torch.cat(
                 [
-                    _one_chunk(
-                        name, row, given, samples.rows(range(len(samples.ids))[first : first + chunk]), target, stream
-                    )
-                    for first, stream in zip(range(0, len(samples.ids), chunk), _streams(draw), strict=False)
+                    _one_chunk(name, row, given, wide.rows(range(len(wide.ids))[first : first + chunk]), target, stream)
+                    for first, stream in zip(range(0, len(wide.ids), chunk), _streams(draw), strict=False)
                 ]
             )
         )
@@ -129,13 +128,14 @@ def _one_chunk(
     victim = Victim(target, stream.named("model"), samples.pixels)
     arguments = dict(given)
     try:
-        with isolated(seed), torch.enable_grad():
+        with isolated(seed), torch.inference_mode(False), torch.enable_grad():
+            pixels, labels = samples.pixels.clone(), samples.labels.clone()
             if row.classes and "n_classes" not in arguments:
-                arguments["n_classes"] = victim(samples.pixels[:1]).shape[1]
+                arguments["n_classes"] = victim(pixels[:1]).shape[1]
             if row.seed and "seed" not in arguments:
                 arguments["seed"] = seed
             attack = attack_class(name)(victim, **arguments)
-            found: Tensor = attack(samples.pixels.clone(), samples.labels.clone())
+            found: Tensor = attack(pixels, labels)
     except Exception as cause:
         raise RuntimeError(f"{PREFIX}{name} failed: {type(cause).__name__}: {cause}") from cause
     return found.detach().to(samples.pixels)

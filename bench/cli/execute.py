@@ -3,8 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -16,67 +15,8 @@ from ..engine import Limits
 from ..error import BadInput
 from ..plan import Plan
 from ..state import MEANING, State, durations, has_failed, invalid_cells, kind_of_work, states
+from .option import Attack, Backbone, Json, Limit, Model, Only, Out, Protocol, Swap, Variant, Weights, asked_for
 from .progress import Display, clock
-
-Protocol = Annotated[str, typer.Argument(help="A protocol: its name, name-version, or the path of a .toml file.")]
-Variant = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--variant",
-        help="Add rows: names, settings in parentheses, globs, @file, or a .py file that declares them.",
-        envvar="ATTNBENCH_VARIANT",
-    ),
-]
-Model = Annotated[
-    list[str] | None,
-    typer.Option("--model", help="Add a whole network, used as it is: FILE.py:FUNCTION, or NAME=FILE.py:FUNCTION."),
-]
-Weights = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--weights", help="Use weights instead of training: ROW@SEED=FILE.safetensors, or ROW@SEED/FOLD=FILE."
-    ),
-]
-Swap = Annotated[
-    list[str] | None, typer.Option("--swap", help="Put the attention of each row on the weights of the other: A:B.")
-]
-Backbone = Annotated[
-    str,
-    typer.Option(
-        "--backbone", help="Another network: 'timm:NAME(option=value,weights=FILE,...)' or 'vit(dim=32,...)'."
-    ),
-]
-Only = Annotated[list[str] | None, typer.Option("--only", help="Work on these rows only; commas, globs.")]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Use the first N test samples.", envvar="ATTNBENCH_LIMIT")
-]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run [runs/PROTOCOL].", envvar="ATTNBENCH_OUT")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def asked_for(
-    protocol: str,
-    variant: Sequence[str] | None,
-    model: Sequence[str] | None,
-    weights: Sequence[str] | None,
-    swap: Sequence[str] | None,
-    backbone: str,
-    only: Sequence[str] | None,
-    limit: int | None,
-    out: Path | None,
-) -> api.Asked:
-    """Gather the options that every planning command shares."""
-    return api.Asked(
-        protocol,
-        variants=tuple(variant or ()),
-        only=tuple(only or ()),
-        models=tuple(model or ()),
-        weights=tuple(weights or ()),
-        swaps=tuple(swap or ()),
-        backbone=backbone,
-        limit=limit,
-        out=out,
-    )
 
 
 def available_cores() -> int:
@@ -97,6 +37,7 @@ def plan(
     model: Model = None,
     weights: Weights = None,
     swap: Swap = None,
+    attack: Attack = None,
     backbone: Backbone = "",
     only: Only = None,
     limit: Limit = None,
@@ -104,7 +45,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a protocol asks for, what of it is there, and what the rest will cost."""
-    made, store = api.plan(asked_for(protocol, variant, model, weights, swap, backbone, only, limit, out))
+    made, store = api.plan(asked_for(protocol, variant, model, weights, swap, attack, backbone, only, limit, out))
     known = states(made, store)
     seen = durations(made, store, known)
     missing = [node for node in made.nodes if known[node.key] == "missing"]
@@ -162,6 +103,7 @@ def run(
     model: Model = None,
     weights: Weights = None,
     swap: Swap = None,
+    attack: Attack = None,
     backbone: Backbone = "",
     only: Only = None,
     limit: Limit = None,
@@ -196,7 +138,7 @@ def run(
 
     try:
         ran = api.run(
-            asked_for(protocol, variant, model, weights, swap, backbone, only, limit, out),
+            asked_for(protocol, variant, model, weights, swap, attack, backbone, only, limit, out),
             limits=Limits(processes, timeout, None if max_hours is None else max_hours * 3600),
             retry_failed=retry_failed,
             batch=batch,
@@ -243,6 +185,7 @@ def status(
     model: Model = None,
     weights: Weights = None,
     swap: Swap = None,
+    attack: Attack = None,
     backbone: Backbone = "",
     only: Only = None,
     limit: Limit = None,
@@ -250,7 +193,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how far a run is: done, missing, failed, invalid. Exit 0 when all is there and valid, 1 or 3 otherwise."""
-    made, store = api.plan(asked_for(protocol, variant, model, weights, swap, backbone, only, limit, out))
+    made, store = api.plan(asked_for(protocol, variant, model, weights, swap, attack, backbone, only, limit, out))
     if not store.root.exists():
         raise BadInput(f"no run in {store.root}; start one with `attnbench run {protocol}`")
     known = states(made, store)

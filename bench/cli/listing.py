@@ -1,6 +1,7 @@
 """`attnbench ls` and `show`: what can be named, and what one cell says."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ...reports.trust import gates
 from ...results.store import Store
 from ..catalog import Catalog, open_catalog
 from ..catalogue_page import catalogue_page
 from ..error import BadInput, UnknownName
 from ..protocol import builtin_protocols, read_protocol
+from ..shift_page import built_in_shifts, shift_page
 
 KINDS = ("variants", "shifts", "metrics", "tasks", "recipes", "protocols")
 
@@ -59,7 +62,7 @@ def ls(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
     variant: Annotated[list[str] | None, typer.Option("--variant", help="Files with declarations to list too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every field.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page of all variants.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page of all variants or shifts.")] = False,
 ) -> None:
     """List what can be named in a protocol or on the command line."""
     if kind not in KINDS:
@@ -68,9 +71,12 @@ def ls(
     for path in variant or ():
         catalog.remember_file(str(Path(path).resolve()))
     if as_markdown:
-        if kind != "variants" or as_json:
-            raise BadInput("--markdown prints the page of variants; write `attnbench ls variants --markdown`")
-        typer.echo(catalogue_page(catalog.found["variant"].values()), nl=False)
+        if kind not in ("variants", "shifts") or as_json:
+            raise BadInput("--markdown prints the page of variants or shifts: `attnbench ls variants --markdown`")
+        if kind == "variants":
+            typer.echo(catalogue_page(catalog.found["variant"].values()), nl=False)
+        else:
+            typer.echo(shift_page(built_in_shifts(catalog)), nl=False)
         return
     entries = _entries(catalog, kind)
     if as_json:
@@ -122,6 +128,8 @@ def show(
     console.print(
         f"task     {model['task']['name']}, fold {model['task']['fold']}, training seed {model['training_seed']}"
     )
+    for line in circumstances(document["facts"]):
+        console.print(line, markup=False, soft_wrap=True)
     for fact in document["facts"].get("severities", ()):
         verdict = "valid" if fact["valid"] else f"INVALID: {fact['reason']}"
         moved = (
@@ -130,7 +138,10 @@ def show(
             else ""
         )
         pixels = f"pixels from {fact['lowest_pixel']:.4g} to {fact['highest_pixel']:.4g}"
-        console.print(f"severity {fact['severity']}: {verdict}, {moved}{pixels}", markup=False)
+        convention = f", eps {fact['pixel_eps']:.6g} in pixels (NON-STANDARD)" if "pixel_eps" in fact else ""
+        console.print(f"severity {fact['severity']}: {verdict}, {moved}{pixels}{convention}", markup=False)
+    if "trust" in document["facts"]:
+        console.print(examination(document["facts"]["trust"]))
     table = Table("metric", "severity", "layer", "value", "deviation", "n", "unit", "status", box=None)
     for record in document["records"]:
         number = "-" if record["value"] is None else f"{record['value']:.6g}"
@@ -145,6 +156,28 @@ def show(
     console.print(
         f"made {made['started']} by attnbench {made['attnbench']} {made['commit']}, torch {made['packages']['torch']}"
     )
+
+
+def circumstances(facts: Mapping[str, Any]) -> list[str]:
+    """Return in words how a model was attacked and judged, where that is out of the ordinary."""
+    found = []
+    if facts.get("judged_alone"):
+        found.append(f"judged   one sample at a time, since others move its logits by {100 * facts['coupling']:.2g} %")
+    if facts.get("passes", 1) > 1:
+        found.append(f"judged   on {facts['passes']} fresh passes, since its answers vary")
+    if facts.get("opened"):
+        count = facts.get("taken_from_open", 0)
+        found.append(f"attacked as it is and with every gradient path open; {count} points come from the latter")
+    return found
+
+
+def examination(facts: Mapping[str, Any]) -> Table:
+    """Return the gates of an examination of adversarial numbers, with their verdicts."""
+    table = Table("gate", "verdict", "value", "n", "threshold", "reason", box=None)
+    for gate in gates(dict(facts)):
+        numbers = ["-" if x is None else f"{x:.4g}" for x in (gate.value, gate.threshold)]
+        table.add_row(gate.name, gate.verdict, numbers[0], str(gate.n), numbers[1], gate.reason)
+    return table
 
 
 def attach(app: typer.Typer) -> None:

@@ -1,9 +1,9 @@
-"""`attnbench perf`: what variants cost beside fused softmax, and whether they keep to their goals."""
+"""`attnbench perf`: what variants cost beside fused softmax and attacks beside torchattacks, and their goals."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -14,53 +14,89 @@ from ...results.provenance import provenance
 from ..catalog import open_catalog
 from ..error import BadInput, UnknownName
 from ..perf.comparison import Comparison, Quantity
-from ..perf.goal import EXPLICIT_FORM, FUSED, TIMED, goal, missed, verdict, with_goals
+from ..perf.goal import EXPLICIT_FORM, FUSED, TIMED, TORCHATTACKS, goal, missed, verdict, with_goals
 
-KINDS = ("variants",)
+KINDS = ("variants", "attacks")
+TOKENS, ROUNDS = "65,197,1024", {"variants": 21, "attacks": 7}
 COLOURS = {"met": "green", "missed": "red", "not decided": "yellow", "": "dim"}
-MEMORY: Quantity = "live memory"
+MEMORY: tuple[Quantity, ...] = ("live memory", "saved memory")
+
+
+class Measured(NamedTuple):
+    """What one kind of measurement brought."""
+
+    found: list[Comparison]
+    """All comparisons."""
+    about: dict[str, Any]
+    """What was measured: sizes, steps, networks."""
+    remarks: dict[str, list[str]]
+    """What to know about some of it."""
 
 
 def perf(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Names, settings in parentheses, lists, globs, .py files [all].", metavar="NAMES"),
+        typer.Argument(
+            help="Variants: names, settings in parentheses, lists, globs, .py files [all].", metavar="NAMES"
+        ),
     ] = None,
-    tokens: Annotated[str, typer.Option("--tokens", help="Numbers of tokens; commas.")] = "65,197,1024",
-    repeats: Annotated[int, typer.Option("--repeats", help="Rounds, of which the medians count.")] = 21,
+    tokens: Annotated[str | None, typer.Option("--tokens", help=f"Numbers of tokens; commas [{TOKENS}].")] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", help="Rounds, of which the medians count [variants 21, attacks 7].")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Exit 5 where a goal is missed beyond doubt [all with a goal].")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every number.")] = False,
 ) -> None:
-    """Time each variant's attention layer against fused softmax, forward and backward on one thread; count memory."""
+    """Time variants' layers against fused softmax, or PGD against torchattacks, on one thread; count their memory."""
     if kind not in KINDS:
         raise UnknownName("kind", kind, KINDS, f"the kinds are {', '.join(KINDS)}")
-    sizes = token_counts(tokens)
+    if kind == "attacks" and (names or tokens):
+        raise BadInput("perf attacks has its own networks: it takes neither names nor --tokens; leave them out")
+    sizes = token_counts(TOKENS if tokens is None else tokens)
+    rounds = ROUNDS[kind] if repeats is None else repeats
     import torch
 
-    from ..perf import layer, measurement
     from ..perf.paired_time import LEAST_ROUNDS
 
-    if repeats < LEAST_ROUNDS:
-        raise BadInput(f"{repeats} repeats say nothing about their spread; give --repeats {LEAST_ROUNDS} or more")
+    if rounds < LEAST_ROUNDS:
+        raise BadInput(f"{rounds} repeats say nothing about their spread; give --repeats {LEAST_ROUNDS} or more")
     torch.set_num_threads(1)
+    measured = of_attacks(rounds) if kind == "attacks" else of_variants(names or [], sizes, rounds, check)
+    if as_json:
+        typer.echo(json.dumps(document(measured, rounds), indent=1, allow_nan=False))
+    else:
+        show(Console(), measured)
+    raise typer.Exit(exit_code(measured.found, check))
+
+
+def of_variants(names: Sequence[str], sizes: Sequence[int], rounds: int, check: bool) -> Measured:
+    """Measure the layers of variants; those with a goal where it is checked and none is named."""
+    from ..perf import layer, measurement
+
     if check and not names:
         names, sizes = with_goals(sizes), [count for count in sizes if with_goals([count])]
-    entries = measurement.chosen(open_catalog(), names or ())
+    entries = measurement.chosen(open_catalog(), names)
     if check and not {entry.label for entry in entries} & set(with_goals(sizes)):
+        tokens = ",".join(map(str, sizes))
         raise BadInput(f"--check: there is no goal for these variants at {tokens} tokens; leave out names or --tokens")
     remarks = {e.label: lines for e in entries if (lines := layer.remarks(e.value, e.settings))}
     found: list[Comparison] = []
     with Console(stderr=True).status("measuring") as status:
-        for some in measurement.measured(entries, sizes, repeats, status.update):
+        for some in measurement.measured(entries, sizes, rounds, status.update):
             found += some
-    if as_json:
-        typer.echo(json.dumps(document(found, repeats, layer.sizes(), remarks), indent=1, allow_nan=False))
-    else:
-        show(Console(), found, remarks)
-    raise typer.Exit(exit_code(found, check))
+    return Measured(found, {"layer": layer.sizes()}, remarks)
+
+
+def of_attacks(rounds: int) -> Measured:
+    """Measure PGD on the networks that are made for it."""
+    from ..perf import attack, victim
+
+    with Console(stderr=True).status("measuring") as status:
+        found, networks = attack.attacks(victim.VICTIMS, rounds, status.update)
+    return Measured(found, {"steps": attack.STEPS, "networks": networks}, {})
 
 
 def token_counts(text: str) -> list[int]:
@@ -81,37 +117,41 @@ def exit_code(found: Sequence[Comparison], check: bool) -> int:
     return 1 if any(c.status == "failed" for c in found) else 0
 
 
-def document(
-    found: Sequence[Comparison], rounds: int, sizes: dict[str, int], remarks: dict[str, list[str]]
-) -> dict[str, Any]:
+def document(measured: Measured, rounds: int) -> dict[str, Any]:
     """Return everything that was found, and where."""
     return {
         "provenance": asdict(provenance(1, "cpu")),
-        "layer": sizes,
+        **measured.about,
         "rounds": rounds,
         "clock": "processor time of one thread",
-        "comparisons": [{**asdict(c), "goal": goal(c), "verdict": verdict(c) or None} for c in found],
-        "remarks": remarks,
+        "comparisons": [{**asdict(c), "goal": goal(c), "verdict": verdict(c) or None} for c in measured.found],
+        "remarks": measured.remarks,
     }
 
 
-def show(console: Console, found: Sequence[Comparison], remarks: dict[str, list[str]]) -> None:
+def show(console: Console, measured: Measured) -> None:
     """Print a table for each number of tokens, then what to know about it."""
+    found = measured.found
     for tokens in dict.fromkeys(c.tokens for c in found):
         here = [c for c in found if c.tokens == tokens]
-        console.print(f"\n{tokens} tokens: layer, forward and backward, times that of fused softmax", highlight=False)
-        console.print(_layers([c for c in here if c.reference == FUSED]), highlight=False)
-        if forms := [c for c in here if c.reference == EXPLICIT_FORM]:
-            console.print("\nfused form beside the explicit one, attention alone", highlight=False)
-            console.print(_forms(forms), highlight=False)
-    for label, lines in remarks.items():
+        headed: dict[str, tuple[str, Callable[[Sequence[Comparison]], Table]]] = {
+            FUSED: (f"{tokens} tokens: layer, forward and backward, times that of fused softmax", _layers),
+            EXPLICIT_FORM: ("fused form beside the explicit one, attention alone", _forms),
+            TORCHATTACKS: (f"{measured.about.get('networks', {}).get(tokens)}: ours, times torchattacks", _attacks),
+        }
+        for reference, (heading, table) in headed.items():
+            if some := [c for c in here if c.reference == reference]:
+                console.print(f"\n{heading}", markup=False, highlight=False)
+                console.print(table(some), highlight=False)
+    for label, lines in measured.remarks.items():
         console.print(f"{label}: {'; '.join(lines)}", markup=False, highlight=False)
     for c in found:
         if c.status == "failed":
             line = f"failed: {c.subject}, {c.tokens} tokens: {c.reason}"
             console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     for c in missed(found):
-        line = f"goal missed: {c.subject}, {c.tokens} tokens, {c.quantity}: {c.ratio:.3f}, wanted at most {goal(c):.3f}"
+        what = f"{c.subject}, {c.tokens} tokens, {c.quantity}" + (f" at eps {c.severity}" if c.severity else "")
+        line = f"goal missed: {what}: {c.ratio:.3f}, wanted at most {goal(c):.3f}"
         console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -121,7 +161,7 @@ def _layers(found: Sequence[Comparison]) -> Table:
     for heading in ("time", "95 % interval", "live memory", "goal"):
         table.add_column(heading, justify="right")
     table.add_column("verdict")
-    memory = {c.subject: c for c in found if c.quantity == MEMORY}
+    memory = {c.subject: c for c in found if c.quantity == "live memory"}
     for c in sorted((c for c in found if c.quantity == TIMED), key=_by_cost):
         if c.status != "measured":
             table.add_row(escape(c.subject), "-", "-", "-", "-", escape(f"{c.status}: {c.reason}"))
@@ -146,12 +186,23 @@ def _forms(found: Sequence[Comparison]) -> Table:
     return table
 
 
+def _attacks(found: Sequence[Comparison]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("attack", "of what", "eps", "standing", "evaluations", "ratio", "95 % interval", "goal", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for c in found:
+        standing = " ".join(f"{100 * share:.0f}" for share in c.standing or ()) + (" %" if c.standing else "-")
+        costs = [_number(c.work), _number(c.ratio), _interval(c), _number(goal(c)), _verdict(c)]
+        table.add_row(escape(c.subject), c.quantity, c.severity.replace(",", " "), standing, *costs)
+    return table
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
 def _interval(c: Comparison) -> str:
-    if c.quantity == MEMORY:
+    if c.quantity in MEMORY:
         return "exact"
     return "one call" if c.low is None else f"{_number(c.low)} to {_number(c.high)}"
 

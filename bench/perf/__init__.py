@@ -1,1 +1,1 @@
-"""What a variant costs: time and live memory of its attention layer against fused softmax, and the goals for both."""
+"""What variants and attacks cost: time and memory beside fused softmax and torchattacks, and the goals for them."""

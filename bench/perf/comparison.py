@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Quantity = Literal["forward", "forward and backward", "live memory"]
+Quantity = Literal["forward", "forward and backward", "live memory", "attack", "ladder", "saved memory"]
 Status = Literal["measured", "not applicable", "failed"]
 
 
@@ -12,7 +12,7 @@ class Comparison:
     """What a subject costs, over what its reference costs in the same run."""
 
     subject: str
-    """Label of the variant."""
+    """Label of the variant, or name of the attack."""
     reference: str
     """What it is compared with."""
     quantity: Quantity
@@ -35,3 +35,9 @@ class Comparison:
     """Median seconds of one call, or bytes."""
     reference_cost: float | None = None
     """The same of the reference."""
+    severity: str = ""
+    """Of an attack; commas between the rungs of a ladder."""
+    work: float | None = None
+    """Evaluations that an attack needs over those of one that drops no sample and looks at what its last step found."""
+    standing: tuple[float, ...] | None = None
+    """Share of the samples that withstand an attack, one a rung."""

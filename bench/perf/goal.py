@@ -1,4 +1,4 @@
-"""How much more than its reference a variant may cost: the goals of the built-in variants, as data."""
+"""How much more than its reference a variant or an attack may cost: the goals of the built-in ones, as data."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -33,9 +33,18 @@ EXPLICIT: Mapping[int, Mapping[str, Mapping[Quantity, float]]] = {
 }
 """Largest ratio of a fused form to the explicit one, attention alone: by tokens, label and quantity."""
 
+SPEED = 0.95
+"""Least speed of our PGD, in evaluations a second of which a call needs its own number, over that of torchattacks."""
+
+LADDERS: Mapping[str, float] = {"0.05,0.1,0.15,0.2,0.25,0.3": 1 / 3}
+"""Largest ratio of a ladder's time to that of one attack an eps, by its rungs; the smaller eps is, the fewer fall."""
+
+SAVED = 0.75
+"""Largest ratio of the bytes that are kept for a backward pass, weights left out."""
+
 TIMED: Quantity = "forward and backward"
 """What the goals of layers speak of."""
-FUSED, EXPLICIT_FORM = "fused softmax", "explicit form"
+FUSED, EXPLICIT_FORM, TORCHATTACKS = "fused softmax", "explicit form", "torchattacks"
 """The references."""
 
 
@@ -49,10 +58,24 @@ def with_goals(tokens: Iterable[int]) -> list[str]:
 
 
 def goal(comparison: Comparison) -> float | None:
-    """Return the largest ratio that is wanted; None where nothing is asked for."""
+    """Return the largest ratio that is wanted; None where nothing is asked for.
+
+    >>> goal(Comparison("pgd", TORCHATTACKS, "attack", 16, work=0.38))  # what is left out has to be saved
+    0.4
+    """
+    if comparison.reference == TORCHATTACKS:
+        return _of_attacks(comparison)
     if comparison.reference == EXPLICIT_FORM:
         return EXPLICIT.get(comparison.tokens, {}).get(comparison.subject, {}).get(comparison.quantity)
     return LAYER.get(comparison.tokens, {}).get(comparison.subject) if comparison.quantity == TIMED else None
+
+
+def _of_attacks(comparison: Comparison) -> float | None:
+    if comparison.quantity == "saved memory":
+        return SAVED
+    if comparison.quantity == "ladder":
+        return LADDERS.get(comparison.severity)
+    return None if comparison.work is None else comparison.work / SPEED
 
 
 def verdict(comparison: Comparison) -> Verdict:

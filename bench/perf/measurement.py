@@ -76,7 +76,7 @@ def layers(entries: Iterable[Entry[Variant]], tokens: int, rounds: int, say: Say
         except Exception as error:
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
             found.append(replace(blank, status="failed", reason=f"{type(error).__name__}: {first}"))
-    return [*clocked(ready, say), *found]
+    return [*clocked(ready, f"{tokens} tokens", say), *found]
 
 
 def warmed(blank: Comparison, pair: Pair, rounds: int) -> Ready:
@@ -97,12 +97,12 @@ def counted(blank: Comparison, subject: int, reference: int) -> Comparison:
     return replace(blank, ratio=share, low=share, high=share, subject_cost=costs[0], reference_cost=costs[1])
 
 
-def clocked(ready: Sequence[Ready], say: Say) -> list[Comparison]:
+def clocked(ready: Sequence[Ready], where: str, say: Say) -> list[Comparison]:
     """Time pairs side by side and return the comparisons with their numbers; pairs of 0 rounds have theirs already."""
     found = [Times([], []) for _ in ready]
     turns = schedule([r.rounds for r in ready], SEED)
     for number, own in enumerate(turns):
-        say(f"{ready[0].known.tokens} tokens: round {number + 1} of {len(turns)}")
+        say(f"{where}: round {number + 1} of {len(turns)}")
         for times, new in zip(found, timed([r.pair for r in ready], [own]), strict=True):
             times.subject.extend(new.subject)
             times.reference.extend(new.reference)
@@ -163,7 +163,7 @@ def compared_forms(label: str, tokens: int, rounds: int, say: Say) -> list[Compa
         ready.append(warmed(Comparison(label, EXPLICIT_FORM, quantity, tokens), pair, rounds))
     subject, reference = map(live_memory, ready[-1].pair)
     memory = counted(replace(ready[-1].known, quantity="live memory"), subject, reference)
-    return [*clocked(ready, say), memory]
+    return [*clocked(ready, f"{tokens} tokens", say), memory]
 
 
 def _without_gradient(form: Callable[[], Tensor]) -> object:

@@ -8,9 +8,10 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from attnbench.attacks.adversarial.ascent import Keep, Walk, climb, look_at
+from attnbench.attacks.adversarial.ascent import Keep, Walk, climb
 from attnbench.attacks.adversarial.ball import BALLS, box
 from attnbench.attacks.adversarial.fgsm import FGSM
+from attnbench.attacks.adversarial.look import Look
 from attnbench.attacks.adversarial.pgd import PGD
 from attnbench.attacks.draw import Draw
 from attnbench.attacks.samples import Samples
@@ -76,10 +77,10 @@ def test_the_first_fooling_step_is_returned(attackable: Any) -> None:
     network = Halfspace(torch.ones(1), offset=0.03)
     samples = Samples(torch.full((1, 1, 1, 1), 0.3), torch.zeros(1, dtype=torch.long), ("a",))
     walk = Walk(BALLS["linf"], steps=8, relative_step=0.125, random_start=False)
-    keeps: tuple[Keep, ...] = ("first_fooling", "last", "highest_loss")
-    look = look_at(attackable(network), DRAW, 1)
+    keeps: tuple[Keep, ...] = ("first_fooling", "last", "highest")
+    look = Look(attackable(network), DRAW)
     ends = {keep: climb(samples, samples.pixels, 0.4, walk, look, keep).pixels.item() for keep in keeps}
-    assert ends == pytest.approx({"first_fooling": 0.5, "last": 0.7, "highest_loss": 0.7})
+    assert ends == pytest.approx({"first_fooling": 0.5, "last": 0.7, "highest": 0.7})
 
 
 @every_attack
@@ -172,7 +173,7 @@ def test_l2_starts_are_uniform_by_volume() -> None:
 @pytest.mark.parametrize("eps", [0.02, 8 / 255, 0.1])
 def test_fgsm_equals_torchattacks_to_the_last_bit(eps: float, samples: Samples, target: Any) -> None:
     walk = Walk(BALLS["linf"]._replace(project=box), 1, 1.0, random_start=False)
-    ours = climb(samples, samples.pixels, eps, walk, look_at(target, DRAW, 1), "last").pixels
+    ours = climb(samples, samples.pixels, eps, walk, Look(target, DRAW), "last").pixels
     assert torch.equal(ours, torchattacks.FGSM(target.network, eps=eps)(samples.pixels, samples.labels))
 
 
@@ -183,7 +184,7 @@ def test_pgd_equals_torchattacks_to_the_last_bit(eps: float, samples: Samples, t
     theirs = attack(samples.pixels, samples.labels)
     torch.manual_seed(3)
     begun = (samples.pixels + torch.empty_like(samples.pixels).uniform_(-eps, eps)).clamp(0, 1)
-    ours = climb(samples, begun, eps, Walk(BALLS["linf"], 20, 0.125), look_at(target, DRAW, 1), "last").pixels
+    ours = climb(samples, begun, eps, Walk(BALLS["linf"], 20, 0.125), Look(target, DRAW), "last").pixels
     assert torch.equal(ours, theirs)
 
 
@@ -197,14 +198,14 @@ def test_pgd_in_l2_equals_torchattacks(eps: float, samples: Samples, target: Any
     noise = torch.empty_like(samples.pixels).normal_()
     lengths = noise.flatten(1).norm(dim=1)[:, None, None, None]
     begun = (samples.pixels + noise * torch.zeros_like(lengths).uniform_(0, 1) / lengths * eps).clamp(0, 1)
-    ours = climb(samples, begun, eps, Walk(BALLS["l2"], 20, 0.125), look_at(target, DRAW, 1), "last").pixels
+    ours = climb(samples, begun, eps, Walk(BALLS["l2"], 20, 0.125), Look(target, DRAW), "last").pixels
     assert (ours - theirs).abs().max() < 1e-3
 
 
 def test_dropping_changes_no_verdict(samples: Samples, target: Any) -> None:
     """A sample is fooled by the dropping search just where some step of the full walk fools."""
     walk, eps = Walk(BALLS["linf"], 20, 0.125), 0.02
-    look = look_at(target, DRAW, 1)
+    look = Look(target, DRAW)
     dropped = climb(samples, samples.pixels, eps, walk, look, "first_fooling")
     ever = torch.zeros(37, dtype=torch.bool)
     for steps in range(1, 21):

@@ -253,9 +253,26 @@ class MixingCore(SoftmaxAttention):
         return y - 0.9 * y.mean(0)
 
 
-def test_a_model_that_mixes_samples_is_invalid(target: ModelTarget) -> None:
+def test_a_model_that_mixes_samples_is_judged_one_at_a_time(target: ModelTarget) -> None:
     mixing = ModelTarget(build(MixingCore, {}, SHAPE, 3))
-    for victim, status in ((target, "ok"), (mixing, "invalid")):
-        filled = fill(victim, samples(24), shift(unmoved), ("1",), metrics("accuracy"), 0, 500)
-        assert [record.status for record in filled.records] == [status]
-    assert "mixes the samples of a batch" in filled.records[0].reason
+    data = samples(24)
+    for victim, alone in ((target, False), (mixing, True)):
+        filled = fill(victim, data, shift(unmoved), ("1",), metrics("accuracy", "token_cosine"), 0, 500)
+        assert filled.facts["judged_alone"] is alone
+        assert [record.status for record in filled.records] == ["ok"] * 4
+    with torch.no_grad():
+        each = torch.cat([mixing.model(data.pixels[i : i + 1]) for i in range(24)])
+        together = mixing.model(data.pixels)
+    assert filled.outcomes is not None
+    assert filled.outcomes.column("prediction").to_pylist() == each.argmax(1).tolist()
+    assert (each - together).abs().max() > 1e-2, "nothing was mixed, so the test shows nothing"
+
+
+def test_a_mixing_model_is_attacked_one_sample_at_a_time() -> None:
+    """So its outcomes depend on no batch, which they would if companions moved its gradients."""
+    mixing = ModelTarget(build(MixingCore, {}, SHAPE._replace(dim=16), 3))
+    data = samples(24)
+    pgd = open_catalog().shift("pgd(steps=2)")
+    whole, pieces = (fill(mixing, data, pgd, ("0.1",), metrics("accuracy"), 0, size) for size in (24, 5))
+    assert whole.outcomes is not None
+    assert whole.outcomes.equals(pieces.outcomes)

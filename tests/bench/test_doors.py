@@ -16,7 +16,7 @@ from attnbench.bench.evaluation import fingerprint
 from attnbench.bench.key import key_of
 from attnbench.bench.plan import make_plan
 from attnbench.bench.protocol import find_protocol, read_swap
-from attnbench.models.logit_spread import seen
+from attnbench.models.sight import sight
 from attnbench.models.swap import exchange, logit_change, perturb
 from attnbench.models.variants.elliptical import ELLIPTICAL
 from attnbench.models.variants.gated import GATED
@@ -383,7 +383,7 @@ def test_weights_of_another_shape_are_refused() -> None:
 def test_the_control_moves_the_logits_exactly_as_far(variant: Any) -> None:
     softmax = build(SOFTMAX.core, {}, SHAPE, 1).double().eval()
     other = build(variant.core, dict(variant.settings), SHAPE, 1).double().eval()
-    at = seen(softmax, pixels().double())
+    at = sight(softmax, pixels().double()).places
     asked, met = perturb(softmax, other.attentions(), pixels().double(), seed=5)
     torch.testing.assert_close(met, asked, rtol=1e-6, atol=0)
     for layer, core in enumerate(softmax.attentions()):
@@ -399,7 +399,7 @@ def test_layer_0_of_elliptical_attention_moves_no_logit() -> None:
     other = build(ELLIPTICAL.core, dict(ELLIPTICAL.settings), SHAPE, 1).eval()
     (first, *rest) = [
         logit_change(a, b, at)
-        for a, b, at in zip(softmax.attentions(), other.attentions(), seen(softmax, pixels()), strict=True)
+        for a, b, at in zip(softmax.attentions(), other.attentions(), sight(softmax, pixels()).places, strict=True)
     ]
     assert not first.any()
     assert all((change > 0).all() for change in rest)

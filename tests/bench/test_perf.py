@@ -230,7 +230,7 @@ def test_what_takes_very_long_is_called_once_and_has_no_interval(monkeypatch: py
     calls: list[str] = []
     pair = Pair(lambda: calls.append("subject"), lambda: calls.append("reference"))
     ready = measurement.warmed(Comparison("slow", FUSED, "forward and backward", 65), pair, 21)
-    (found,) = measurement.clocked([ready], silent)
+    (found,) = measurement.clocked([ready], "here", silent)
     assert calls.count("subject") == 1
     assert (found.rounds, found.low, found.high) == (1, None, None)
     assert found.ratio is not None

@@ -26,6 +26,7 @@ BASE = Protocol(
         ShiftLine(shift="contrast", severities=("1", "2", "3")),
     ),
     costs=("parameters",),
+    trust=0,
 )
 
 
@@ -179,3 +180,89 @@ def test_the_drafted_board_is_planned() -> None:
     trained = [n for n in plan.nodes if n.kind == "train"]
     assert len(trained) == 5 * len(plan.rows)
     assert {n.fold for n in trained} == {0, 1, 2, 3, 4}
+
+
+def test_every_row_stands_in_every_track() -> None:
+    plan = planned(BASE.model_copy(update={"tracks": ("smoke(epochs=2)",), "aa_row": "softmax"}))
+    labels = ["softmax", "elliptical", "softmax_matched", "softmax (A/A)"]
+    assert [row.label for row in plan.rows] == [*labels, *(f"{label}+smoke(epochs=2)" for label in labels)]
+    assert [row["track"] for row in plan.document["rows"]] == ["smoke"] * 4 + ["smoke(epochs=2)"] * 4
+    trained = {n.label: n for n in plan.nodes if n.kind == "train"}
+    for label in labels:
+        first, second = (trained[name].specification for name in (label, f"{label}+smoke(epochs=2)"))
+        assert {k for k in first if first[k] != second[k]} <= {"recipe", "donor"}
+        assert second["recipe"]["settings"]["epochs"] == 2
+    matched = trained["softmax_matched+smoke(epochs=2)"]
+    assert matched.specification["donor"]["model"] == trained["elliptical+smoke(epochs=2)"].specification
+
+
+def test_a_track_changes_no_key_of_the_first() -> None:
+    one, two = (planned(BASE.model_copy(update={"tracks": tracks})) for tracks in ((), ("smoke(epochs=2)",)))
+    assert {n.key for n in one.nodes} < {n.key for n in two.nodes}
+
+
+def test_trust_is_examined_once_a_ball_over_all_of_its_severities() -> None:
+    shifts = (
+        ShiftLine(shift="pgd", severities=("0.1", "0.2")),
+        ShiftLine(shift="fgsm", severities=("8/255", "0.1")),
+        ShiftLine(shift="pgd(norm=l2)", severities=("1",)),
+        ShiftLine(shift="paper_line_2023", severities=("1/255",)),
+    )
+    plan = planned(BASE.model_copy(update={"trust": 64, "shifts": shifts}))
+    found = [n for n in plan.nodes if n.family == "trust" and n.label == "elliptical"]
+    assert [(n.shift, n.severities) for n in found] == [
+        ("trust(norm=linf)", ("8/255", "0.1", "0.2")),
+        ("trust(norm=l2)", ("1",)),
+    ]
+    assert not [
+        n
+        for n in planned(BASE.model_copy(update={"trust": 64, "shifts": BASE.shifts[1:]})).nodes
+        if n.family == "trust"
+    ]
+
+
+def test_a_stand_in_is_the_baseline_and_of_the_baseline_its_twin() -> None:
+    plan = planned(BASE.model_copy(update={"trust": 64, "aa_row": "softmax"}))
+    trained = {n.label: n for n in plan.nodes if n.kind == "train"}
+    for label, lender in (("elliptical", "softmax"), ("softmax", "softmax (A/A)"), ("softmax (A/A)", "softmax")):
+        (node,) = (n for n in plan.nodes if n.family == "trust" and n.label == label)
+        assert node.needs == (trained[label].key, trained[lender].key)
+        assert node.specification["sources"] == [trained[lender].specification]
+    (alone,) = (
+        n for n in planned(BASE.model_copy(update={"trust": 64})).nodes if n.family == "trust" and n.label == "softmax"
+    )
+    assert "sources" not in alone.specification
+
+
+def test_cells_that_wait_for_other_networks_hold_up_no_others() -> None:
+    """Two networks that lend each other points would wait for ever if their trainings were in the same groups."""
+    plan = planned(BASE.model_copy(update={"trust": 64, "aa_row": "softmax"}))
+    groups: dict[str, list[str]] = {}
+    for node in plan.nodes:
+        groups.setdefault(node.group, []).append(node.key)
+    waits = {
+        name: {need for key in keys for need in plan.by_key()[key].needs} - set(keys) for name, keys in groups.items()
+    }
+    done: set[str] = set()
+    while ready := [name for name in waits if waits[name] <= done and not set(groups[name]) <= done]:
+        for name in ready:
+            done |= set(groups[name])
+    assert done == {node.key for node in plan.nodes}
+
+
+def test_transfer_leaves_out_the_network_itself() -> None:
+    shift = ShiftLine(shift="transfer(sources=softmax+elliptical)", severities=("0.1",))
+    plan = planned(BASE.model_copy(update={"shifts": (shift,), "variants": ("softmax", "elliptical")}))
+    sources = {
+        n.label: [source["variant"]["name"] + f"@{source['training_seed']}" for source in n.specification["sources"]]
+        for n in plan.nodes
+        if n.knowledge == "transfer"
+    }
+    assert sources == {"softmax": ["softmax@1000", "elliptical@0"], "elliptical": ["softmax@0", "elliptical@1000"]}
+
+
+def test_what_a_row_does_not_show_is_not_attacked() -> None:
+    shift = ShiftLine(shift="attention_fool")
+    plan = planned(BASE.model_copy(update={"shifts": (shift,), "variants": ("softmax", "twicing")}))
+    assert [n.label for n in plan.nodes if n.shift == "attention_fool"] == ["softmax"]
+    assert plan.not_applicable == (("attention_fool on twicing", "it has no attention logits to attack"),)

@@ -157,7 +157,7 @@ def test_the_command_prints_the_page_with_the_files_that_the_user_names(attnbenc
     assert len(mine) == 10
 
 
-@pytest.mark.parametrize(("kind", "as_json"), [("shifts", False), ("variants", True)])
+@pytest.mark.parametrize(("kind", "as_json"), [("metrics", False), ("variants", True)])
 def test_other_lists_have_no_page(kind: str, as_json: bool) -> None:
-    with pytest.raises(BadInput, match=r"write `attnbench ls variants --markdown`"):
+    with pytest.raises(BadInput, match=r"`attnbench ls variants --markdown`"):
         ls(kind, as_json=as_json, as_markdown=True)

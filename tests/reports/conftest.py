@@ -97,6 +97,16 @@ class Plan:
     chance: float | None = 0.1
     correct: Callable[..., Sequence[float]] = lambda label, fold, seed, shift, severity: (1.0,) * 8 + (0.0,) * 2
     cosine: Callable[..., float] = lambda label, layer, sample: 0.1 * layer + 0.01 * sample
+    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What else the plan says of the cells of some shifts."""
+    declared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What else the declarations of some shifts say."""
+    facts: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda cell: {}
+    """Further facts of a cell."""
+    sizes: Callable[[str, str], Sequence[float]] | None = None
+    """Sizes of the perturbations under a shift at a severity, by sample."""
+    tracks: tuple[str, ...] = ()
+    """Recipes, where there are several; labels name the second and further ones in brackets."""
 
     def cells(self) -> list[dict[str, Any]]:
         found = []
@@ -118,6 +128,7 @@ class Plan:
                                     "family": FAMILIES.get(name, "cost"),
                                     "severities": list(severities),
                                     "unit": UNITS.get(name, "none"),
+                                    **self.about.get(shift, {}),
                                 }
                             )
         return found
@@ -125,7 +136,10 @@ class Plan:
     def row(self, label: str) -> dict[str, Any]:
         role = "a/a" if "A/A" in label else "control" if "matched" in label else "variant"
         variant = label.partition(" ")[0]
+        named = [track for track in self.tracks if label.endswith(f" [{track}]")]
+        trained = {"track": [*named, self.tracks[0]][0]} if self.tracks else {}
         return {
+            **trained,
             "label": label,
             "variant": variant,
             "settings": {},
@@ -164,7 +178,10 @@ class Plan:
                     label: {"name": label, "summary": "An attention.", "source": "a paper"} for label in self.labels
                 },
                 "shifts": {
-                    s: {"name": s, "summary": f"What {s} does.", "source": "a paper", "warning": ""}
+                    s: {
+                        **{"name": s, "summary": f"What {s} does.", "source": "a paper", "warning": ""},
+                        **self.declared.get(s, {}),
+                    }
                     for s in self.shifts
                 },
                 "metrics": METRICS,
@@ -190,6 +207,8 @@ class Plan:
             columns["severity"] += [severity] * n
             columns["target"] += [i % 10 for i in range(n)]
             columns["correct"] += right
+            if self.sizes:
+                columns.setdefault("norm", []).extend(self.sizes(cell["shift"], severity))
             for layer in LAYERS:
                 values = [self.cosine(cell["label"], layer, i) for i in range(n)]
                 mean = sum(values) / n
@@ -204,6 +223,8 @@ class Plan:
                 records.append({**about, "unit": "1", **layered})
                 columns[f"token_cosine@read.{layer}"] += values
         table = pa.table(columns)
+        if cell["family"] == "trust":
+            records, table = [], None
         if cell["shift"] == "cost":
             table = None
             records = [
@@ -224,7 +245,7 @@ class Plan:
             "records": records,
             "timing": {"total": 1.5},
             "provenance": PROVENANCE,
-            "facts": {"passes": 1, "deterministic": True, "severities": []},
+            "facts": {"passes": 1, "deterministic": True, "severities": [], **self.facts(cell)},
         }, table
 
     def write(self, root: Path, keep: Callable[[Mapping[str, Any]], bool] = lambda cell: True) -> Store:

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from attnbench.reports.board import board
-from attnbench.reports.page import page, tables
+from attnbench.reports.chapter import tables
+from attnbench.reports.page import page
 from attnbench.reports.report import is_current, write
 from attnbench.reports.run import load
 from attnbench.reports.verdict import verdict

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from attnbench.reports.board import board
-from attnbench.reports.page import page, tables
+from attnbench.reports.chapter import tables
+from attnbench.reports.page import page
 from attnbench.reports.run import load
 from attnbench.reports.swap import pairs, swaps
 
