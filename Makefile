@@ -5,7 +5,7 @@ ROOMS := attacks bench metrics models reports results
 
 .PHONY: bench test check format lint types lock perf faults campaign wheel clean
 
-bench: .venv/ready  ## train, attack, measure and report: the smoke protocol, about a minute on two cores
+bench: .venv/ready  ## train, attack, measure and report: the smoke protocol, about two minutes on two cores
 	$(BIN)/attnbench run smoke --jobs 2
 	$(BIN)/attnbench report smoke
 
@@ -26,8 +26,9 @@ types: .venv/ready  ## mypy, strict
 lock: .venv/ready  ## did an evaluator or a variant change without a new version, is every folder in the package list?
 	$(BIN)/python -m attnbench.bench.cli.lock
 
-perf: .venv/ready  ## time the variants' layers against fused softmax; exit 5 where a goal is missed
+perf: .venv/ready  ## time layers against fused softmax and attacks against torchattacks; exit 5 where a goal is missed
 	$(BIN)/attnbench perf variants --check
+	$(BIN)/attnbench perf attacks --check
 
 faults: .venv/ready  ## kill, starve and mistreat a run
 	$(BIN)/pytest -m faults

@@ -71,7 +71,7 @@ def adversary(eps: str, steps: int, relative_step: float) -> Adversary:
 
 
 def worst_case(foe: Adversary) -> Loss:
-    """Return the cross-entropy of the true labels at the neighbours that raise it, searched from a random start."""
+    """Return the cross-entropy of the batch's classes at the neighbours that raise it, from a uniform start."""
 
     def loss(answer: Answer, batch: Batch, draw: Draw) -> Tensor:
         def rise(pixels: Tensor) -> Tensor:

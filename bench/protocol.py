@@ -157,7 +157,7 @@ class Protocol(Section):
 
     @property
     def title(self) -> str:
-        """Name and version, `smoke-1`."""
+        """Name and version, `smoke-2`."""
         return f"{self.name}-{self.version}"
 
     @property

@@ -90,11 +90,10 @@ def remarks(run: Run, label: str, norm: str) -> list[str]:
     facts = [run.facts(cell) for cell in cells if cell["key"] in run.cells and not cell.get("convention")]
     found = []
     if any(fact.get("opened") for fact in facts):
-        taken = _most(facts, "taken_from_open")
-        found.append(
-            "also attacked through its twin with every gradient path open, which gave the stronger point up to "
-            f"{plural(round(taken), 'time')} in a cell, samples and severities counted"
-        )
+        taken = round(_most(facts, "taken_from_open"))
+        times = f"gave the stronger point up to {plural(taken, 'time')} in a cell, samples and severities counted"
+        which = times if taken else "never gave the stronger point"
+        found.append(f"also attacked through its twin with every gradient path open, which {which}")
     if any(fact.get("judged_alone") for fact in facts):
         coupling = 100 * _most(facts, "coupling")
         found.append(

@@ -105,4 +105,4 @@ def test_a_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     done = subprocess.run([python.parent / "attnbench", "run", "smoke"], cwd=empty, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     done = subprocess.run([python.parent / "attnbench", "report", "smoke"], cwd=empty, capture_output=True, text=True)
-    assert (empty / "runs" / "smoke-1" / "report" / "index.html").exists(), done.stderr
+    assert (empty / "runs" / "smoke-2" / "report" / "index.html").exists(), done.stderr

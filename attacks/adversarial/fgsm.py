@@ -70,5 +70,6 @@ FGSM = Shift(
     needs_target=True,
     norm="linf",
     knowledge="white_box",
+    single_step=True,
     settings={"passes": 8},
 )

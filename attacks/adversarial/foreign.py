@@ -12,6 +12,7 @@ UNBOUNDED = "unbounded"
 
 
 Norm = Literal["linf", "l2", "none"]
+Knowledge = Literal["none", "white_box", "black_box"]
 
 
 class Foreign(NamedTuple):
@@ -29,6 +30,10 @@ class Foreign(NamedTuple):
     """Whether it takes a seed, with which it resets the global generators."""
     warning: str = ""
     """Known defects."""
+    knowledge: Knowledge = "white_box"
+    """What it uses of the model."""
+    single_step: bool = False
+    """Whether it takes one gradient step."""
 
 
 LINF: tuple[Norm, ...] = ("linf",)
@@ -45,14 +50,14 @@ LOOPS = "Loops over single images."
 COLOUR = "Works on images of three channels only."
 
 FOREIGN: Mapping[str, Foreign] = {
-    "VANILA": Foreign(NONE, "", warning="Changes nothing."),
-    "GN": Foreign(NONE, "", warning="Random noise, not an attack."),
-    "FGSM": Foreign(LINF),
+    "VANILA": Foreign(NONE, "", warning="Changes nothing.", knowledge="none"),
+    "GN": Foreign(NONE, "", warning="Random noise, not an attack.", knowledge="none"),
+    "FGSM": Foreign(LINF, single_step=True),
     "BIM": Foreign(LINF, relative_step=0.25, warning=LAST),
     "RFGSM": Foreign(LINF, relative_step=0.25, warning=LAST),
     "PGD": Foreign(LINF, relative_step=0.25, warning=LAST),
     "EOTPGD": Foreign(LINF, relative_step=0.25, warning=LAST),
-    "FFGSM": Foreign(LINF, relative_step=1.25, warning=LAST),
+    "FFGSM": Foreign(LINF, relative_step=1.25, warning=LAST, single_step=True),
     "TPGD": Foreign(LINF, relative_step=0.25, warning=LAST + " Ignores the true labels."),
     "MIFGSM": Foreign(LINF, relative_step=0.25, warning=LAST),
     "UPGD": Foreign(LINF, relative_step=0.25, warning=LAST + " With loss='cw': " + LOGITS),
@@ -76,6 +81,7 @@ FOREIGN: Mapping[str, Foreign] = {
         LINF,
         warning="By default one step of lr=0.01, so no pixel moves by more than 0.01 whatever eps is. All images share "
         "one random direction, and max_batch_size multiplies the batch.",
+        knowledge="black_box",
     ),
     "JSMA": Foreign(
         NONE, "", warning="Always aims at class (label + 1) mod 10, so it fails below ten classes. " + LOOPS
@@ -99,8 +105,8 @@ FOREIGN: Mapping[str, Foreign] = {
     "DeepFool": Foreign(NONE, "", warning=LOOPS),
     "PGDRSL2": Foreign(L2, relative_step=0.25, warning="Made for smoothed classifiers. " + LAST),
     "SparseFool": Foreign(NONE, "", warning=LOOPS),
-    "OnePixel": Foreign(NONE, "", warning=LOOPS),
-    "Pixle": Foreign(NONE, "", warning=LOOPS),
+    "OnePixel": Foreign(NONE, "", warning=LOOPS, knowledge="black_box"),
+    "Pixle": Foreign(NONE, "", warning=LOOPS, knowledge="black_box"),
     "FAB": Foreign(BOTH, classes=True, seed=True, warning=SHORT + " " + RESETS),
     "AutoAttack": Foreign(
         BOTH,
@@ -110,7 +116,10 @@ FOREIGN: Mapping[str, Foreign] = {
         "search uses a rescaled schedule. Robustness is overstated; do not compare with published AutoAttack numbers.",
     ),
     "Square": Foreign(
-        BOTH, seed=True, warning="Uses a rescaled schedule; give resc_schedule=False for the published one. " + RESETS
+        BOTH,
+        seed=True,
+        warning="Uses a rescaled schedule; give resc_schedule=False for the published one. " + RESETS,
+        knowledge="black_box",
     ),
 }
 """By class name. The wrappers MultiAttack and LGV need more than a model and are left out."""

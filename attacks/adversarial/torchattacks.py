@@ -43,6 +43,8 @@ def torchattacks_shift(name: str) -> Shift:
         ladder=bool(row.eps),
         needs_target=True,
         norm=norm,
+        knowledge=row.knowledge,
+        single_step=row.single_step,
         settings={
             "chunk": 100,
             "arguments": "",

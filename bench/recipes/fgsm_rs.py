@@ -10,11 +10,11 @@ from ..recipe import Recipe
 
 
 def fit(
-    model: Network, train: Samples, seed: int, *, eps: str, relative_step: float, **schedule: Any
+    model: Network, train: Samples, seed: int, *, eps: str, relative_step: float, mixup: float, **schedule: Any
 ) -> dict[str, float]:
     """Train in place as algorithm 3 of arXiv:2001.03994 does; return the facts of `learn` and `training_accuracy`."""
     foe = adversary(eps, 1, relative_step)
-    facts = learn(model, train, seed, Schedule(**schedule), worst_case(foe))
+    facts = learn(model, train, seed, Schedule(**schedule), worst_case(foe), mixup=mixup)
     return {**facts, **training_accuracy(model, train, seed, foe.eps)}
 
 
@@ -32,6 +32,7 @@ FGSM_RS = Recipe(
         "learning_rate": 2e-3,
         "weight_decay": 0.05,
         "warmup": 0.1,
+        "mixup": 0.3,
         "clip": 1.0,
     },
 )

@@ -10,11 +10,19 @@ from ..recipe import Recipe
 
 
 def fit(
-    model: Network, train: Samples, seed: int, *, eps: str, steps: int, relative_step: float, **schedule: Any
+    model: Network,
+    train: Samples,
+    seed: int,
+    *,
+    eps: str,
+    steps: int,
+    relative_step: float,
+    mixup: float,
+    **schedule: Any,
 ) -> dict[str, float]:
     """Train in place on the saddle point of arXiv:1706.06083, (2.1); return what `fgsm_rs` returns."""
     foe = adversary(eps, steps, relative_step)
-    facts = learn(model, train, seed, Schedule(**schedule), worst_case(foe))
+    facts = learn(model, train, seed, Schedule(**schedule), worst_case(foe), mixup=mixup)
     return {**facts, **training_accuracy(model, train, seed, foe.eps)}
 
 
@@ -33,6 +41,7 @@ PGD_AT = Recipe(
         "learning_rate": 2e-3,
         "weight_decay": 0.05,
         "warmup": 0.1,
+        "mixup": 0.3,
         "clip": 1.0,
     },
 )

@@ -45,11 +45,12 @@ def fit(
     steps: int,
     relative_step: float,
     beta: float,
+    mixup: float,
     **schedule: Any,
 ) -> dict[str, float]:
     """Train in place on arXiv:1901.08573, (5); return what `fgsm_rs` returns."""
     foe = adversary(eps, steps, relative_step)
-    facts = learn(model, train, seed, Schedule(**schedule), traded(foe, beta))
+    facts = learn(model, train, seed, Schedule(**schedule), traded(foe, beta), mixup=mixup)
     return {**facts, **training_accuracy(model, train, seed, foe.eps)}
 
 
@@ -69,6 +70,7 @@ TRADES = Recipe(
         "learning_rate": 2e-3,
         "weight_decay": 0.05,
         "warmup": 0.1,
+        "mixup": 0.3,
         "clip": 1.0,
     },
 )

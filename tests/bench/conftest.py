@@ -20,6 +20,7 @@ variants = ["softmax", "elliptical", "softmax_matched"]
 metrics = ["accuracy", "token_cosine", "erank_unit"]
 costs = ["parameters", "flops", "latency", "activation_memory"]
 limit = 43
+trust = 0
 
 [backbone]
 dim = 32

@@ -24,6 +24,7 @@ variants = ["softmax", "elliptical", "registers"]
 metrics = ["accuracy", "token_cosine"]
 costs = ["parameters"]
 limit = 23
+trust = 0
 
 [[shifts]]
 shift = "pgd(steps=2)"

@@ -93,7 +93,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("doors") / "small.toml"
     path.write_text(
         'name = "small"\nversion = 1\nquestion = "Do the doors open?"\ntask = "digits"\nrecipe = "smoke(epochs=1)"\n'
-        'variants = ["softmax", "elliptical"]\nmetrics = ["accuracy", "token_cosine"]\nlimit = 23\n'
+        'variants = ["softmax", "elliptical"]\nmetrics = ["accuracy", "token_cosine"]\nlimit = 23\ntrust = 0\n'
         "[backbone]\ndim = 32\ndepth = 2\nheads = 2\n"
         '[[shifts]]\nshift = "pgd(steps=2)"\nseverities = ["0.05"]\n'
     )

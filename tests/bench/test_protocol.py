@@ -13,7 +13,7 @@ PLAIN = 'name = "mine"\nversion = 1\nquestion = "?"\ntask = "digits"\nrecipe = "
 def test_built_in_protocols_are_read_and_named_after_themselves() -> None:
     for stem, path in builtin_protocols().items():
         assert read_protocol(path).title == stem
-    assert find_protocol("smoke").title == "smoke-1"
+    assert find_protocol("smoke").title == "smoke-2"
     assert find_protocol("digits").draft
 
 

@@ -235,7 +235,9 @@ def test_every_look_at_every_batch_is_inside_the_ball_and_the_box(recipe):
     recipe.fit(model, train, 3, **settings(recipe))
     looks = LOOKS[recipe.name]
     assert len(model.seen) == 2 * 4 * looks
-    clean = [train.pixels[rows] for epoch in (0, 1) for rows in order(23, 3, epoch).tensor_split(4)]
+    mixup = recipe.settings["mixup"]
+    cut = (batches(train, 3, epoch, count=4, classes=10, mixup=mixup) for epoch in (0, 1))
+    clean = [batch.pixels for epoch in cut for batch in epoch]
     for index, pixels in enumerate(model.seen):
         delta = (pixels.double() - clean[index // looks].double()).abs()
         assert delta.max() <= eps + ROUNDING
@@ -320,7 +322,7 @@ def test_a_ball_of_no_size_gives_plain_training_bit_for_bit(recipe):
     plain = {k: v for k, v in chosen.items() if k not in ("eps", "steps", "relative_step")}
     model, other = (network(core=Noisy, shape=SHAPE._replace(drop_path=0.3)) for _ in range(2))
     facts = recipe.fit(model, samples(), 3, **chosen)
-    expected = fit(other, samples(), 3, **plain, label_smoothing=0.0, mixup=0.0)
+    expected = fit(other, samples(), 3, **plain, label_smoothing=0.0)
     assert torch.equal(weights(model), weights(other))
     assert {name: facts[name] for name in expected} == expected
     assert facts["train_accuracy"] == facts["train_pgd_accuracy"]

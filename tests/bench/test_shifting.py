@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnbench.attacks.draw import Draw
 from attnbench.attacks.glass import Glass, Steered
@@ -16,6 +16,7 @@ from attnbench.bench.catalog import Entry, open_catalog
 from attnbench.bench.cell import fill, fill_trust
 from attnbench.bench.shifting import Ensemble, shifted
 from attnbench.bench.target import ModelTarget
+from attnbench.models.own_network import OwnNetwork
 from attnbench.models.variants.elliptical import ELLIPTICAL
 from attnbench.models.variants.softmax import SOFTMAX
 from attnbench.models.vit import VisionTransformerShape, build
@@ -207,3 +208,13 @@ def test_a_trust_cell_holds_facts_and_no_record() -> None:
     assert filled.outcomes is None
     assert filled.facts["trust"]["n"] == 12
     assert filled.facts["trust"]["surrogate"]
+
+
+def test_a_network_of_ones_own_is_examined_without_its_attention() -> None:
+    torch.manual_seed(1)
+    victim = ModelTarget(OwnNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 5)), 5))
+    found = fill_trust(victim, right(victim), "l2", ("0.1", "0.4"), 12, 0, None).facts["trust"]["measured"]
+    assert "not_applicable" in found["saturated_attention"]
+    assert found["hidden_gradient"]["count"] == 0
+    with pytest.raises(ValueError, match="attention"):
+        fill(victim, right(victim), open_catalog().shift("attention_fool(steps=1)"), ("1",), accuracy(), 0, 500)
