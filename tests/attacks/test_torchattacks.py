@@ -30,6 +30,21 @@ ATTACKS = {
     "Square": "n_queries=20",
     "CW": "steps=5,lr=0.1",
 }
+BUDGETS = {
+    "SPSA": ("nb_iter=1", "nb_iter=2"),
+    "JSMA": ("gamma=0.01", "gamma=0.02"),
+    "EADL1": ("max_iterations=10", "max_iterations=20"),
+    "EADEN": ("max_iterations=10", "max_iterations=20"),
+    "PIFGSM": ("num_iter_set=2", "num_iter_set=3"),
+    "PIFGSMPP": ("num_iter_set=2", "num_iter_set=3"),
+    "Pixle": tuple(f"restarts={n},max_iterations=2,x_dimensions=(1,3),y_dimensions=(1,3)" for n in (1, 2)),
+    "SparseFool": ("steps=1", "steps=2"),
+    "Square": ("n_queries=5", "n_queries=9"),
+}
+"""A budget and a larger one, where they are not 2 and 3 steps."""
+ONE_STEP = ("VANILA", "GN", "FGSM", "FFGSM")
+FIXED = {"AutoAttack": "version='rand'"}
+"""Takes no number of steps at all: hence the warning; this is its shortest version."""
 
 
 def run(name: str, samples: Samples, target: Any, severities: Sequence[str] = (), **given: Any) -> tuple[Tensor, ...]:
@@ -92,6 +107,47 @@ def test_global_state_neither_matters_nor_moves(name: str, samples: Samples, tar
         assert pixels.min() >= 0
         assert pixels.max() <= 1
     assert (target.network(first[-1]).argmax(1) != samples.labels).sum() > 4
+
+
+class Colours:
+    """Ten classes of square colour images, which all attacks can handle; counts the images that it is shown."""
+
+    deterministic = True
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(3)
+        self.weights = [torch.randn(*shape, generator=generator) / shape[0] ** 0.5 for shape in ((507, 16), (16, 10))]
+        pixels = torch.rand(4, 3, 13, 13, generator=generator)
+        self.shown = 0
+        self.samples = Samples(pixels, self(pixels).argmax(1), ("a", "b", "c", "d"))
+
+    def __call__(self, pixels: Tensor, *given: Any) -> Tensor:
+        self.shown += len(pixels)
+        return (pixels.flatten(1) @ self.weights[0]).relu() @ self.weights[1]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("name", FOREIGN)
+def test_every_attack_works_and_takes_its_budget(name: str) -> None:
+    """A larger budget shows the network more images: the eps fools nobody, so that none is left out early."""
+    victim, shift = Colours(), torchattacks_shift(name)
+    pixels = victim.samples.pixels
+    if name in FIXED or name in ONE_STEP:
+        budgets: Sequence[str] = (FIXED.get(name, ""),)
+    else:
+        budgets = BUDGETS.get(name, ("steps=2", "steps=3"))
+    counts = []
+    for arguments in budgets:
+        victim.shown = 0
+        severities = ("unbounded",) if shift.norm == "none" else ("0.01",)
+        (moved,) = run(name, victim.samples, victim, severities, arguments=arguments)
+        counts.append(victim.shown)
+        assert moved.shape == pixels.shape
+        assert 0 <= moved.min() <= moved.max() <= 1
+        size = (moved.double() - pixels.double()).flatten(1)
+        if shift.norm != "none":
+            assert (size.abs().amax(1) if shift.norm == "linf" else size.norm(dim=1)).max() <= 0.01 + 2**-23
+    assert counts == sorted(set(counts))
 
 
 def test_it_runs_the_attack_itself(samples: Samples, target: Any) -> None:
