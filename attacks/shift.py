@@ -44,6 +44,8 @@ class Shift:
     """What it knows of the model: nothing, its gradients, its logits, or other models."""
     requires: Literal["", "attention_logits", "tokens", "normalisation"] = ""
     """What a model must show beside its answers: where it does not, the shift is not applicable."""
+    requires_where: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What it must show with one value of a setting only, by `setting=value`."""
     single_step: bool = False
     """Whether it takes one gradient step: an iterative attack of the same ball ought to find more."""
     minimum_norm: bool = False

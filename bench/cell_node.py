@@ -56,7 +56,7 @@ def add_shifted(graph: "Graph", measured: Measured) -> None:
     """Add the cells of what is measured: one a ladder, one a severity elsewhere; note what is not applicable."""
     for entry, severities in graph.shifts:
         shift = entry.value
-        reason = why_unsuited(shift, measured.variant)
+        reason = why_unsuited(entry, measured.variant)
         if reason:
             graph.unfit[f"{entry.label} on {measured.row.label}", reason] = None
             continue
@@ -66,12 +66,14 @@ def add_shifted(graph: "Graph", measured: Measured) -> None:
             _add(graph, measured, _terms(entry, chosen, graph.metrics), sources)
 
 
-def why_unsuited(shift: Shift, variant: Variant) -> str:
+def why_unsuited(entry: Entry[Shift], variant: Variant) -> str:
     """Return why a shift makes no sense on a variant, an empty string where it does."""
-    if shift.requires == "attention_logits" and not variant.logits:
+    here = [f"{name}={value}" for name, value in entry.settings.items()]
+    required = {entry.value.requires, *(entry.value.requires_where.get(setting, "") for setting in here)} - {""}
+    if "attention_logits" in required and not variant.logits:
         return "it has no attention logits to attack"
-    if shift.requires and variant.builds == "network":
-        return f"a network of its own does not show its {shift.requires.replace('_', ' ')}"
+    if required and variant.builds == "network":
+        return f"a network of its own does not show its {' and '.join(sorted(required)).replace('_', ' ')}"
     return ""
 
 

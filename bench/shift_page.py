@@ -88,6 +88,8 @@ def _to_know(shift: Shift) -> Iterator[str]:
         yield "It looks for the smallest perturbation, once; severities only cut what it found."
     if shift.requires:
         yield f"Not applicable to a model that does not show its {shift.requires.replace('_', ' ')}."
+    for setting, what in shift.requires_where.items():
+        yield f"With {setting} not applicable to a model that does not show its {what.replace('_', ' ')}."
     if shift.warning:
         yield shift.warning
 

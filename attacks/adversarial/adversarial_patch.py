@@ -108,4 +108,5 @@ ADVERSARIAL_PATCH = Shift(
         "passes": 8,
     },
     choices={"place": ("saliency", "attention", "random", "corner")},
+    requires_where={"place=attention": "attention_logits"},
 )

@@ -36,14 +36,13 @@ def attacked(
     """Return what an attack of torchattacks makes of the samples at each severity, in float32.
 
     The samples are cut, in their order, into chunks of one random stream each, which depends on the chunk's index and
-    not on the severity. `arguments` are further ones of the class, such as `steps=20,decay=1.0`. Raises ValueError for
-    what the attack cannot do and for samples that are no images, RuntimeError where it fails.
+    not on the severity. A stochastic model shows the attack fresh noise at every look, which only some attacks average
+    over. `arguments` are further ones of the class, such as `steps=20,decay=1.0`. Raises ValueError for what the attack
+    cannot do and for samples that are no images, RuntimeError where it fails.
     """
     name, row = foreign(name)
     if target is None or not samples.ids:
         raise ValueError(f"{PREFIX}{name} needs a model and at least one sample; pass them as target and samples")
-    if not target.deterministic:
-        raise ValueError(f"{PREFIX}{name} cannot attack a stochastic model; use pgd or fgsm, which average over passes")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     own, wide = parsed(arguments), admitted(samples)
@@ -100,18 +99,23 @@ def parsed(arguments: str) -> dict[str, Any]:
 
 
 class Victim(nn.Module):
-    """A target as torchattacks wants it: a module with a parameter, always in eval mode."""
+    """A target as torchattacks wants it: a module with a parameter, always in eval mode.
+
+    An attack knows no identities: a stochastic target's noise belongs to the row and to the number of the look.
+    """
 
     def __init__(self, target: Target, draw: Draw, like: Tensor) -> None:
         super().__init__()
         self.place = nn.Parameter(torch.zeros((), device=like.device, dtype=like.dtype), requires_grad=False)
         self.call = (target,)
         self.draw = draw
+        self.looks = 0
         self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return logits; a deterministic target asks for no identities, and the attack knows none."""
-        return self.call[0](pixels, ("",) * len(pixels), self.draw)
+        """Return logits."""
+        self.looks += 1
+        return self.call[0](pixels, tuple(map(str, range(len(pixels)))), self.draw.at(self.looks))
 
 
 def _streams(draw: Draw) -> Iterator[Draw]:

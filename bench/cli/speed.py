@@ -17,7 +17,7 @@ from ..perf.comparison import Comparison, Quantity
 from ..perf.goal import EXPLICIT_FORM, FUSED, TIMED, TORCHATTACKS, goal, missed, verdict, with_goals
 
 KINDS = ("variants", "attacks")
-TOKENS, ROUNDS = "65,197,1024", {"variants": 21, "attacks": 7}
+TOKENS, ROUNDS = "65,197,1024", {"variants": 21, "attacks": 15}
 COLOURS = {"met": "green", "missed": "red", "not decided": "yellow", "": "dim"}
 MEMORY: tuple[Quantity, ...] = ("live memory", "saved memory")
 
@@ -43,7 +43,7 @@ def perf(
     ] = None,
     tokens: Annotated[str | None, typer.Option("--tokens", help=f"Numbers of tokens; commas [{TOKENS}].")] = None,
     repeats: Annotated[
-        int | None, typer.Option("--repeats", help="Rounds, of which the medians count [variants 21, attacks 7].")
+        int | None, typer.Option("--repeats", help="Rounds, of which the medians count [variants 21, attacks 15].")
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Exit 5 where a goal is missed beyond doubt [all with a goal].")

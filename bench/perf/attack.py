@@ -15,7 +15,7 @@ from ...attacks.shift import severity_value
 from .comparison import Comparison, Quantity
 from .goal import TORCHATTACKS
 from .measurement import Ready, Say, clocked, counted
-from .paired_time import Pair
+from .paired_time import LEAST_ROUNDS, Pair
 from .saved_memory import saved_memory
 from .victim import SEED, Victim
 
@@ -114,7 +114,8 @@ class Attacked(NamedTuple):
 def attacks(makers: Sequence[Callable[[], Victim]], rounds: int, say: Say) -> Attacked:
     """Compare PGD with that of torchattacks on each victim: alone at three eps, up ladders, and in memory.
 
-    All pairs are timed in one run of rounds. The global generator, which torchattacks draws from, is put back.
+    All pairs are timed in one run of rounds; ladders in the fewest that give an interval, whatever `rounds` says. The
+    global generator, which torchattacks draws from, is put back.
     """
     ready: list[Ready] = []
     memory: list[Comparison] = []
@@ -126,5 +127,5 @@ def attacks(makers: Sequence[Callable[[], Victim]], rounds: int, say: Say) -> At
             networks[victim.tokens] = f"{victim.name}, {len(victim.samples.ids)} images"
             memory.append(kept(victim))
             ready += [paired(victim, victim.answered(), "attack", (eps,), rounds) for eps in victim.rungs]
-            ready += [paired(victim, victim.samples, "ladder", ladder, rounds) for ladder in victim.ladders]
+            ready += [paired(victim, victim.samples, "ladder", ladder, LEAST_ROUNDS) for ladder in victim.ladders]
         return Attacked([*clocked(ready, "attacks", say), *memory], networks)

@@ -19,7 +19,7 @@ from ..tasks.digits import DIGITS, load
 SEED = 0
 """Of initial values, of training and of made-up images."""
 SAMPLES = 256
-"""Digits that are attacked, all in one batch; colour images have four times the tokens, and there are half as many."""
+"""Digits that are attacked, all in one batch; colour images have four times the tokens and are a fourth as many."""
 
 
 class Victim(NamedTuple):
@@ -78,7 +78,7 @@ def trained_on_digits() -> Victim:
 def untrained_in_colour() -> Victim:
     """Return softmax attention on 3 x 32 x 32 pixels of noise, with initial values: only its costs mean something."""
     network = build(SOFTMAX.core, {}, VisionTransformerShape(image=32, channels=3, patch=4), SEED).eval()
-    count = SAMPLES // 2
+    count = SAMPLES // 4
     pixels = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(SEED))
     unnamed = Samples(pixels, torch.zeros(count, dtype=torch.long), tuple(f"noise-{i}" for i in range(count)))
     found = victim("32 x 32 colour noise, untrained", network, unnamed, rungs=("0.0001", "0.005", "0.03"))

@@ -150,6 +150,28 @@ def test_every_attack_works_and_takes_its_budget(name: str) -> None:
     assert counts == sorted(set(counts))
 
 
+@pytest.mark.parametrize("name", ["PGD", "EOTPGD"])
+def test_a_stochastic_model_shows_fresh_noise_at_every_look_to_every_row(name: str, samples: Samples) -> None:
+    """And the outcome is a function of the stream: the noise alone decides it here."""
+
+    class Coin:
+        deterministic = False
+
+        def __init__(self) -> None:
+            self.seen: list[Tensor] = []
+
+        def __call__(self, pixels: Tensor, ids: Sequence[str], draw: Draw) -> Tensor:
+            noise = draw.normal(ids, (5,)).to(pixels)
+            self.seen.append(noise)
+            return noise * pixels.flatten(1).sum(1, keepdim=True)
+
+    (one, first), (other, second) = ((coin, run(name, samples, coin, ("0.1",))[0]) for coin in (Coin(), Coin()))
+    shown = torch.cat(one.seen)
+    assert len(shown.unique(dim=0)) == len(shown) >= 10 * len(samples.ids)
+    assert torch.equal(shown, torch.cat(other.seen))
+    assert torch.equal(first, second)
+
+
 def test_it_runs_the_attack_itself(samples: Samples, target: Any) -> None:
     (pixels,) = run("FGSM", samples, target, ("8/255",))
     assert torch.equal(pixels, torchattacks.FGSM(target.network, eps=8 / 255)(samples.pixels, samples.labels))
@@ -238,6 +260,3 @@ def test_mistakes_are_named(samples: Samples, target: Any) -> None:
         run("FGSM", samples, None)
     with pytest.raises(RuntimeError, match=r"torchattacks:PGD failed: TypeError.*wings"):
         run("PGD", samples, target, arguments="wings=2")
-    target.deterministic = False
-    with pytest.raises(ValueError, match="cannot attack a stochastic model; use pgd or fgsm"):
-        run("PGD", samples, target)

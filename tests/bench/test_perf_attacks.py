@@ -276,7 +276,7 @@ def test_a_missed_goal_ends_with_5_and_is_named(
     with pytest.raises(typer.Exit) as end:
         speed.perf("attacks", check=True)
     assert end.value.exit_code == code
-    assert rounds == [7]
+    assert rounds == [15]
     said = capsys.readouterr().out
     rows = [line.split() for line in said.splitlines()]
     assert ["small", "digits", "[trained]:", "ours,", "times", "torchattacks"] in rows

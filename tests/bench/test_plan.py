@@ -266,3 +266,13 @@ def test_what_a_row_does_not_show_is_not_attacked() -> None:
     plan = planned(BASE.model_copy(update={"shifts": (shift,), "variants": ("softmax", "twicing")}))
     assert [n.label for n in plan.nodes if n.shift == "attention_fool"] == ["softmax"]
     assert plan.not_applicable == (("attention_fool on twicing", "it has no attention logits to attack"),)
+
+
+def test_what_a_row_does_not_show_is_not_asked_by_one_setting_alone() -> None:
+    shifts = (ShiftLine(shift="adversarial_patch"), ShiftLine(shift="adversarial_patch(place=attention)"))
+    plan = planned(BASE.model_copy(update={"shifts": shifts, "variants": ("softmax", "twicing")}))
+    asked = [(n.label, n.shift) for n in plan.nodes if n.shift.startswith("adversarial_patch")]
+    assert ("twicing", "adversarial_patch") in asked
+    assert ("softmax", "adversarial_patch(place=attention)") in asked
+    reason = "it has no attention logits to attack"
+    assert plan.not_applicable == (("adversarial_patch(place=attention) on twicing", reason),)
