@@ -88,6 +88,27 @@ def check_logits(answer: object, labels: Tensor) -> None:
         )
 
 
+class NoGradient(RuntimeWarning):
+    """An attack that follows gradients meets a model that has none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no gradient leads from the model's logits to the pixels, so this attack stands still and what it leaves "
+            "says nothing about robustness; remove what detaches (no_grad, detach, rounding), or attack with square"
+        )
+
+
+def checked_gradient(gradient: Tensor) -> Tensor:
+    """Return a gradient in the pixels; raises ArithmeticError where it is not finite: every step would be lost."""
+    if not gradient.isfinite().all():
+        wrong = int((~gradient.isfinite()).flatten(1).any(1).sum())
+        raise ArithmeticError(
+            f"the gradient of the attacked model's logits in the pixels is not finite for {wrong} of {len(gradient)} "
+            "images; find the root, division or logarithm at 0 in it, or attack without gradients, with square"
+        )
+    return gradient
+
+
 def tensor_of(answer: object) -> Tensor:
     """Return a model's answer if it is a tensor. Raises ValueError for any other."""
     if isinstance(answer, Tensor):

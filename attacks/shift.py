@@ -63,9 +63,12 @@ class Shift:
 
 
 def severity_value(text: str) -> float:
-    """Read a severity as a number.
+    """Read a severity as a number. Raises ValueError where it is none.
 
     >>> severity_value("8/255") == 8 / 255
     True
     """
-    return float(Fraction(text))
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"a severity is a number or a fraction such as '0.1' or '8/255', got {text!r}") from None

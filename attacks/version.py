@@ -2,5 +2,5 @@
 
 DRAW_VERSION = 1
 
-TRUST_VERSION = 1
+TRUST_VERSION = 2
 """Of `attacks/trust`: raised when a change moves what is measured there."""

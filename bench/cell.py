@@ -156,6 +156,8 @@ def _summary(
             "correct": pa.array(torch.cat(rung.correct).tolist(), pa.float32()),
             "norm": pa.array(torch.cat(rung.sizes).tolist(), pa.float32()),
         }
+        if not target.deterministic:
+            columns["correct_first"] = pa.array(torch.cat(rung.correct_first).tolist(), pa.float32())
         for (name, layer), parts in sorted(rung.values.items(), key=lambda item: (item[0][0], item[0][1] or 0)):
             metric, values = by_name[name], torch.cat(parts)
             records.append(_record(metric, severity, layer, values[chosen[name]], invalid))

@@ -19,6 +19,8 @@ TRUST = "trust"
 """Name and family of the cells that examine adversarial numbers."""
 BALLS = ("linf", "l2")
 """Balls that are examined."""
+UNITS = {"linf": "eps (L-inf, pixels)", "l2": "eps (L2, pixels)"}
+"""Unit of an eps by its ball."""
 AA_SEED = 1000
 """Added to a training seed to get its A/A twin's."""
 
@@ -82,6 +84,16 @@ def ball(entry: Entry[Shift]) -> str:
     return str(entry.settings.get("norm", entry.value.norm))
 
 
+def in_pixels(entry: Entry[Shift]) -> bool:
+    """Whether a shift's severities say by how much any pixel may change; conventions have units of their own."""
+    return entry.value.family == "adversarial" and ball(entry) == "linf" and not entry.value.convention
+
+
+def unit_of(entry: Entry[Shift]) -> str:
+    """Return the unit of a shift's severities; an eps names its ball, whether or not a setting chose it."""
+    return UNITS.get(ball(entry), entry.value.unit) if entry.value.unit.endswith("eps (pixels)") else entry.value.unit
+
+
 def ladder_of(shifts: Iterable[tuple[Entry[Shift], Sequence[str]]], norm: str) -> tuple[str, ...]:
     """Return all severities at which adversarial shifts attack in a ball, rising; conventions do not count."""
     found: dict[float, str] = {}
@@ -126,7 +138,7 @@ def _terms(entry: Entry[Shift], severities: tuple[str, ...], metrics: Iterable[E
         entry.identity,
         metrics,
         severities,
-        shift.unit,
+        unit_of(entry),
         ball(entry),
         shift.knowledge,
         shift.convention,

@@ -8,7 +8,7 @@ from ..attacks.shift import Shift, severity_value
 from ..models.variant import Variant
 from ..models.version import VERSION as BACKBONE_VERSION
 from .catalog import Catalog, Entry
-from .cell_node import AA_SEED, add_cells
+from .cell_node import AA_SEED, add_cells, in_pixels
 from .error import BadProtocol
 from .given import Given, file_digest
 from .key import key_of, plain
@@ -29,7 +29,7 @@ class Graph:
         self.give(given)
         self.task = self._one("task", protocol.task)
         self.recipe: Entry[Recipe] = self._one("recipe", protocol.recipe)
-        self.tracks: list[Entry[Recipe]] = [self.recipe, *(self._one("recipe", name) for name in protocol.tracks)]
+        self.tracks = self._tracks()
         self.metrics = [self._one("metric", name) for name in protocol.metrics]
         self.costs = [self._one("metric", name) for name in protocol.costs]
         self.shifts = [self._shift("clean", ())] + [
@@ -67,18 +67,32 @@ class Graph:
     def _one(self, kind: str, text: str) -> Entry[Any]:
         return self.catalog.entry(kind, text)
 
+    def _tracks(self) -> list[Entry[Recipe]]:
+        """Return the recipes that rows are trained with, each once, the protocol's own in front."""
+        found = [self.recipe]
+        for name in self.protocol.tracks:
+            entry = self._one("recipe", name)
+            if entry.label == self.recipe.label:
+                raise BadProtocol(f"the track '{name}' is the protocol's own recipe; leave it out")
+            if entry.label in [other.label for other in found]:
+                raise BadProtocol(f"the track '{name}' is named twice; leave one out")
+            found.append(entry)
+        return found
+
     def _shift(self, text: str, severities: tuple[str, ...]) -> tuple[Entry[Shift], tuple[str, ...]]:
         entry: Entry[Shift] = self.catalog.shift(text)
         chosen = severities or entry.value.severities
         if entry.value.ladder:
             try:
                 values = [severity_value(s) for s in chosen]
-            except (ValueError, ZeroDivisionError):
+            except (ValueError, ArithmeticError):
                 values = [] if chosen == ("unbounded",) else [1.0, 0.0]
             if values != sorted(set(values)) or any(value < 0 for value in values):
                 raise BadProtocol(
                     f"shift '{entry.label}': severities must be numbers from 0 that rise, got {', '.join(chosen)}"
                 )
+            if in_pixels(entry) and (fault := _outside(chosen, values)):
+                raise BadProtocol(f"shift '{entry.label}': {fault}")
         return entry, chosen
 
     def title(self, label: str, recipe: Entry[Recipe]) -> str:
@@ -188,3 +202,12 @@ class Graph:
     def add(self, node: Node) -> Node:
         """Add a node and return it, or the one that is there already."""
         return self.nodes.setdefault(node.key, node)
+
+
+def _outside(severities: Sequence[str], values: Sequence[float]) -> str:
+    """Return what is wrong with an eps at which every image is reached already, empty where there is none."""
+    for text, value in zip(severities, values, strict=False):
+        if value > 1:
+            hint = f"; did you mean {value:.0f}/255?" if value.is_integer() and value <= 255 else ""
+            return f"eps is in pixels from 0 to 1, got {text}{hint}"
+    return ""

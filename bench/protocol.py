@@ -1,6 +1,7 @@
 """A protocol: one TOML file that fixes tasks, recipes, shifts, severities, metrics, seeds and statistics."""
 
 import difflib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -18,6 +19,19 @@ class Section(BaseModel):
     """A part of a protocol; a key that it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: Any) -> Any:
+        """Refuse true and false, which would count as 1 and 0, where no truth value is asked for."""
+        declared = cls.model_fields[str(info.field_name)]
+        given = value if isinstance(value, (list, tuple)) else [value]
+        wrong = next((v for v in given if isinstance(v, bool)), None)
+        if wrong is None or declared.annotation is bool:
+            return value
+        default = declared.default
+        like = f", a value like {default} is expected" if isinstance(default, (int, float)) else ""
+        raise ValueError(f"{str(wrong).lower()} is no value here{like}")
 
 
 OURS = {"name", "dim", "depth", "heads", "patch", "mlp_ratio", "drop_path"}
@@ -183,8 +197,20 @@ def _fault(error: ValidationError, root: type[BaseModel]) -> str:
         return f"unknown key '{where}'{hint}"
     if first["type"] == "missing":
         return f"the key '{where}' is missing"
+    if first["type"] == "tuple_type":
+        return f"'{where}': {_as_list(str(first['loc'][0]), str(first['loc'][-1]), first['input'])}"
     message = first["msg"].removeprefix("Value error, ")
     return f"'{where}': {message}" if where else message
+
+
+def _as_list(top: str, key: str, given: Any) -> str:
+    """Return how something that has to be a list is written."""
+    if top == "swaps":
+        return 'a list of pairs is expected, as in swaps = [["softmax", "elliptical"]]'
+    if key == "shifts":
+        return "a list of tables is expected, each under [[shifts]] with double brackets"
+    plain = isinstance(given, (str, int, float))
+    return f"a list is expected, as in {key} = [{json.dumps(given)}]" if plain else "a list is expected"
 
 
 def read_protocol(path: Path) -> Protocol:

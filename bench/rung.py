@@ -37,6 +37,8 @@ class Rung:
         self.predictions: list[Tensor] = []
         self.margins: list[Tensor] = []
         self.correct: list[Tensor] = []
+        self.correct_first: list[Tensor] = []
+        """Over the first half of the passes."""
         self.from_open = 0
         """How many points come from the twin with open gradients."""
         self.values: dict[VALUE, list[Tensor]] = {}
@@ -66,7 +68,9 @@ class Rung:
         others = logits.scatter(2, labels.expand(len(logits), -1)[..., None], -torch.inf).amax(2)
         own = logits.gather(2, labels.expand(len(logits), -1)[..., None])[..., 0]
         self.margins.append((own - others).mean(0))
-        self.correct.append((logits.argmax(2) == labels).double().mean(0))
+        right = (logits.argmax(2) == labels).double()
+        self.correct.append(right.mean(0))
+        self.correct_first.append(right[: max(len(right) // 2, 1)].mean(0))
         for metric in metrics:
             if metric.needs == "outputs":
                 self.values.setdefault((metric.name, None), []).append(metric.measure(observation).double().cpu())

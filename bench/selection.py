@@ -6,9 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..attacks.shift import severity_value
 from .error import BadInput, UnknownName
 
 Setting = str | int | float | bool
+
+COUNTS = frozenset(
+    ("batch", "chunk", "draws", "epochs", "pairs", "passes", "patch", "queries", "restarts", "steps", "targets")
+)
+"""Settings of shifts and recipes of which there must be one at least."""
 
 
 class Named(NamedTuple):
@@ -100,7 +106,28 @@ def resolved(
         if key in choices and settings[key] not in choices[key]:
             allowed = ", ".join(map(str, choices[key]))
             raise BadInput(f"{kind} '{name}', setting '{key}': got '{text}', allowed are {allowed}")
+        if fault := _fault(kind, key, settings[key], defaults[key]):
+            raise BadInput(f"{kind} '{name}', setting '{key}': got '{text}', {fault}")
     return settings
+
+
+def _fault(kind: str, key: str, value: Setting, default: Setting) -> str:
+    """Return what is allowed where a value means nothing, an empty string where it means something.
+
+    A setting whose default is below 1 is no such count; those of variants are their own affair.
+    """
+    if kind in ("shift", "recipe") and key in COUNTS and isinstance(value, int) and value < 1 <= int(default):
+        return "allowed are whole numbers from 1"
+    if kind == "recipe" and key == "eps" and not _is_eps(value):
+        return "allowed is a number from 0 to 1 such as 0.1 or 8/255"
+    return ""
+
+
+def _is_eps(value: Setting) -> bool:
+    try:
+        return 0 <= severity_value(str(value)) <= 1
+    except (ValueError, ArithmeticError):
+        return False
 
 
 def _read(what: str, text: str, default: Setting) -> Setting:

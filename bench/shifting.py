@@ -17,6 +17,7 @@ from ..attacks.glass import Steered
 from ..attacks.samples import Samples, Target
 from ..attacks.shift import Shift
 from ..models.network import Tap
+from .ball import sizes
 from .catalog import Entry
 from .target import ModelTarget
 
@@ -82,7 +83,8 @@ def shifted(
         return Shifted(tuple(found), (0,) * len(severities))
     other = apply(samples, tuple(severities), draw, target.opened, **settings)
     choice = draw._replace(purpose="choice")
-    chosen = [_worse(target, samples, a, b, choice) for a, b in zip(found, other, strict=True)]
+    norm = str(settings.get("norm", shift.value.norm)) if shift.value.minimum_norm else ""
+    chosen = [_worse(target, samples, a, b, choice, norm) for a, b in zip(found, other, strict=True)]
     return Shifted(tuple(point for point, _ in chosen), tuple(count for _, count in chosen))
 
 
@@ -93,11 +95,17 @@ def answer(target: ModelTarget, point: Point, ids: Sequence[str], draw: Draw, ta
     return target(point, ids, draw, tap)
 
 
-def _worse(target: ModelTarget, samples: Samples, own: Point, other: Point, draw: Draw) -> tuple[Point, int]:
-    """Return, sample by sample, the point from the twin where it alone fools, or harms a stochastic model more."""
+def _worse(target: ModelTarget, samples: Samples, own: Point, other: Point, draw: Draw, norm: str) -> tuple[Point, int]:
+    """Return, sample by sample, the point from the twin where it alone fools, or harms a stochastic model more.
+
+    Where the smallest perturbation is looked for, in a `norm`, the smaller of two that fool is the worse.
+    """
     if target.deterministic:
         fooled = [_logits(target, point, samples, draw).argmax(1) != samples.labels for point in (own, other)]
         better = fooled[1] & ~fooled[0]
+        if norm and isinstance(own, Tensor) and isinstance(other, Tensor):
+            lengths = [sizes(samples.pixels, point, norm) for point in (own, other)]
+            better |= fooled[1] & (lengths[1] < lengths[0])
     else:
         harm = [_harm(target, point, samples, draw) for point in (own, other)]
         better = harm[1] > harm[0]

@@ -14,7 +14,7 @@ from ..models.network import Network, Steer, Tap
 from ..models.sight import logits_of, sight
 from .noise import drawn
 
-SMALLEST_BATCH = 8
+SMALLEST_BATCH = 16
 """Matrix products of fewer rows take another path and differ in the last bits, so smaller batches are padded."""
 JUDGE_PASSES = 50
 """Fresh passes on which a stochastic model's outcome is judged."""

@@ -212,12 +212,20 @@ class Board:
         key = label, measure.name
         if key not in self._readings:
             found = [self.evidence.reading(model, measure) for model in self.run.models(label)]
-            doubt = self.doubt(label, measure)
+            doubt = self.against(label, measure)
             self._readings[key] = [_broken(reading, doubt) for reading in found] if doubt.broken else found
         return self._readings[key]
 
     def doubt(self, label: str, measure: Measure) -> Doubt:
-        """Return what the gates say against a row's number; numbers without an attack are not touched."""
+        """Return what speaks against a row's number: what the gates say, but that an accuracy of 0 is not too high."""
+        found = self.against(label, measure)
+        if not found.reason or found.broken or measure.metric != ACCURACY:
+            return found
+        values = [reading.value for reading in self.readings(label, measure) if reading.value is not None]
+        return Doubt() if values and not any(values) else found
+
+    def against(self, label: str, measure: Measure) -> Doubt:
+        """Return what the gates say against a row's attacks, whatever they left; other numbers are not touched."""
         shifts = {shift for shift, _ in measure.weights}
         found = Doubt()
         for sweep in self.sweeps:

@@ -10,6 +10,9 @@ from .sheet import warning
 from .sweep import Sweep
 from .table import Column, Entry, Table, estimated, said, words
 
+ALIKE = 1.5
+"""Factor up to which two strengths count as much alike."""
+
 
 def conventions(board: Board) -> Table:
     """Return a line for each convention, row and severity: what it is in pixels, and the nearest standard number."""
@@ -31,7 +34,8 @@ def conventions(board: Board) -> Table:
     caption = (
         "Non-standard conventions: numbers as other papers define them, reproduced to be compared with theirs. They "
         "are in no worst case, no mean and no ranking. Beside each number stand its strength in pixels, and what the "
-        "row reads under a standard attack of the nearest strength."
+        "row reads under a standard attack of the nearest strength above 0; where the two strengths are more than "
+        f"{ALIKE:g} times apart, that is said."
     )
     return Table("conventions", caption, columns, tuple(rows))
 
@@ -50,7 +54,7 @@ def _line(board: Board, sweep: Sweep, label: str, severity: str) -> tuple[Entry,
         *said([severity]),
         *pixels,
         estimated(board.estimate(label, measure), measure),
-        *_standard(board, sweep, label, found["pixel_eps"]),
+        *_standard(board, sweep, label, severity, found["pixel_eps"]),
     )
 
 
@@ -71,25 +75,49 @@ def _extreme(facts: Iterable[Mapping[str, Any]], key: str, choose: Any) -> float
 
 
 def nearest(board: Board, sweep: Sweep, eps: float) -> tuple[Sweep, str] | None:
-    """Return the standard attack and its severity that lie nearest to a strength in pixels; None without one.
+    """Return the standard attack and its severity above 0 that lie nearest to a strength in pixels; None without one.
 
     It is one of the same ball: the attack that the convention's own settings name, else the worst case, else the first.
     """
-    same = [s for s in board.family("adversarial") if s.norm == sweep.norm and s.places()]
+    same = [s for s in board.family("adversarial") if s.norm == sweep.norm and _above_zero(s)]
     settings = board.run.declared("shifts", sweep.shift).get("settings") or {}
     alike = [s for s in same if not s.members and s.shift.partition("(")[0] in settings.values()]
     chosen = next(iter([*alike, *(s for s in same if s.members), *same]), None)
     if chosen is None:
         return None
-    places = chosen.places()
+    places = _above_zero(chosen)
     return chosen, min(places, key=lambda severity: abs(places[severity] - eps))
 
 
-def _standard(board: Board, sweep: Sweep, label: str, eps: float | None) -> tuple[Entry, Entry]:
-    found = None if eps is None else nearest(board, sweep, eps)
-    if found is None:
-        return Entry("-"), Entry(
-            "-", note="no standard attack of the same ball" if eps is not None else "eps not stated"
-        )
-    measure = board.at(*found)
-    return Entry(measure.heading), estimated(board.estimate(label, measure), measure)
+def _above_zero(sweep: Sweep) -> dict[str, float]:
+    return {severity: place for severity, place in sweep.places().items() if place > 0}
+
+
+def apart(standard: float, eps: float) -> str:
+    """Say how much larger a standard strength is than a convention's; empty where they are much alike.
+
+    >>> apart(0.3, 0.1), apart(0.1, 0.31), apart(0.1, 0.08)
+    (', 3 times as large', ', 3.1 times as small', '')
+    """
+    ratio = standard / eps
+    if 1 / ALIKE <= ratio <= ALIKE:
+        return ""
+    return f", {ratio:.2g} times as large" if ratio > 1 else f", {1 / ratio:.2g} times as small"
+
+
+def _standard(board: Board, sweep: Sweep, label: str, severity: str, eps: float | None) -> tuple[Entry, Entry]:
+    found = nearest(board, sweep, eps) if eps else None
+    if found is None or not eps:
+        return Entry("-"), Entry("-", note=_without(board, sweep, label, severity, eps))
+    chosen, at = found
+    measure = board.at(chosen, at)
+    heading = measure.heading + apart(chosen.places()[at], eps)
+    return Entry(heading), estimated(board.estimate(label, measure), measure)
+
+
+def _without(board: Board, sweep: Sweep, label: str, severity: str, eps: float | None) -> str:
+    """Say why no standard number stands beside a convention's."""
+    if eps is not None:
+        return "no standard attack of the same ball" if eps else "nothing moves at 0"
+    own = board.estimate(label, board.at(sweep, severity))
+    return own.reason if own.value is None else "eps not stated"

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .cross import cross_gates
+from .cross import CONTINUOUS, cross_gates
 from .gate import Gate, Terms
 from .measure import Evidence
 from .run import Document, Model, Run
 from .sweep import TRUST, Part, Sweep
-from .trust import gates, verdict
+from .trust import gates, too_few, verdict
 
 NOT_EXAMINED = "not examined"
 """The word for a row that no cell examined and no gate between cells speaks against."""
@@ -59,6 +59,8 @@ class Credence(NamedTuple):
     """Networks of the row."""
     reason: str = ""
     """Why networks were not examined."""
+    few: str = ""
+    """How few samples a network gets right where that is too few to trust any number of the row."""
 
     @property
     def raised(self) -> list[Spoken]:
@@ -69,7 +71,7 @@ class Credence(NamedTuple):
     def word(self) -> str:
         """What the gates come to for attacks with the model's gradients, or that nobody looked."""
         doubt = self.doubt("white_box")
-        return doubt.word or ("trusted" if self.examined else NOT_EXAMINED)
+        return doubt.word or ("trusted" if self.examined and not self.few else NOT_EXAMINED)
 
     def doubt(self, knowledge: str, foreign: bool = False) -> Doubt:
         """Return what speaks against the numbers of attacks with this knowledge; see `trust.verdict` for `foreign`."""
@@ -126,7 +128,9 @@ def credences(
             every = [[*known.get(model, ()), *gates] for model, gates in zip(models, between, strict=True)]
             missing = [cells[m, norm] for m in models if (m, norm) in cells and m not in known]
             why = next((run.why_missing(cell) for cell in missing if cell["key"] not in run.cells), "")
-            found[row["label"], norm] = Credence(merged(every), len(known), len(models), why)
+            why = why or ("" if known else unasked(run, norm))
+            few = next((x for model in known if (x := too_few(run.facts(cells[model, norm])["trust"]))), "")
+            found[row["label"], norm] = Credence(merged(every), len(known), len(models), why, few)
     return found
 
 
@@ -144,6 +148,13 @@ def _examined(run: Run, cell: Document | None, terms: Terms) -> list[Gate] | Non
     """Return the gates of one network's examination; None where there is none."""
     facts = run.facts(cell).get("trust") if cell else None
     return gates(facts, terms) if isinstance(facts, Mapping) and facts.get("measured") else None
+
+
+def unasked(run: Run, norm: str) -> str:
+    """Return why nobody examined a ball; empty where the plan asked for it, or says nothing."""
+    if norm and norm not in CONTINUOUS:
+        return "only balls of pixels, L-inf and L2, are examined"
+    return "the protocol asks for none: trust = 0" if run.protocol.get("trust") == 0 else ""
 
 
 def _unbounded(found: Sequence[Gate] | None) -> Gate | None:

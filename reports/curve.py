@@ -13,6 +13,8 @@ from .estimate import Estimate
 from .figure import FAINT, Figure, datum, drawing, finished, legend, line, looks, plain, styled
 from .sweep import Sweep
 
+LETTER, MARGIN = 0.075, 0.4
+"""Inches that a letter of an axis label takes, and that stay free between two panels."""
 CHANCE: dict[str, Any] = {"color": FAINT, "ls": (0, (1, 2)), "lw": 1.2}
 
 
@@ -30,7 +32,7 @@ def _points(board: Board, sweep: Sweep, label: str) -> list[tuple[float, str, Es
     return found
 
 
-def _panel(axes: Axes, board: Board, sweep: Sweep, data: list[dict[str, Any]]) -> None:
+def _panel(axes: Axes, board: Board, sweep: Sweep, inches: float, data: list[dict[str, Any]]) -> None:
     known = looks(board)
     ticks: dict[float, str] = {}
     labels = board.labels
@@ -46,7 +48,7 @@ def _panel(axes: Axes, board: Board, sweep: Sweep, data: list[dict[str, Any]]) -
     axes.set_xticks(list(ticks), [plain(text) for text in ticks.values()])
     if len(ticks) > 1 and (len(ticks) > 5 or max(map(len, ticks.values())) > 4):
         axes.tick_params(axis="x", labelrotation=40)
-    axes.set_xlabel(plain(sweep.unit or "severity"))
+    axes.set_xlabel(plain(textwrap.fill(sweep.unit or "severity", int((inches - MARGIN) / LETTER))))
 
 
 def curve(board: Board, name: str, sweeps: Sequence[Sweep], title: str) -> Figure:
@@ -54,11 +56,11 @@ def curve(board: Board, name: str, sweeps: Sequence[Sweep], title: str) -> Figur
     columns = min(len(sweeps), 3 if len(sweeps) <= 6 else 5)
     rows = ceil(len(sweeps) / columns)
     data: list[dict[str, Any]] = []
-    small = columns > 3
+    small, width = columns > 3, 9.2 if columns > 1 else 6.4
     with styled(name):
-        drawn = drawing(rows, columns, 9.2 if columns > 1 else 6.4, 0.75 + rows * (2.1 if small else 2.9), sharey=True)
+        drawn = drawing(rows, columns, width, 0.75 + rows * (2.1 if small else 2.9), sharey=True)
         for index, (axes, sweep) in enumerate(zip(drawn.panels, sweeps, strict=False)):
-            _panel(axes, board, sweep, data)
+            _panel(axes, board, sweep, width / columns, data)
             axes.set_title(
                 plain(textwrap.fill(sweep.shift, 27, break_long_words=False)), fontsize=7.5 if small else 9.5
             )

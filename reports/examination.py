@@ -63,7 +63,7 @@ COUNTED: Mapping[str, Counted] = {
     "restarts_matter": Counted("fall to the last restart alone", "give the attack more restarts"),
     "black_box_stronger": Counted(
         "fall to squares found without gradients and to no gradient",
-        "attack with more queries, and adapt the white box: its gradients are masked",
+        "attack with more queries, and adapt the white box: its gradients may be masked",
         "broken",
     ),
     "noise_stronger": Counted(
@@ -71,7 +71,7 @@ COUNTED: Mapping[str, Counted] = {
     ),
     "transfer_stronger": Counted(
         "fall to points found on another model and to no gradient of this one",
-        "attack through the other model's gradients too: this model's are masked",
+        "attack through the other model's gradients too: this model's may be masked",
     ),
     "saturated_attention": Counted(
         "have a layer most of whose softmax rows give all their weight to one key",
@@ -97,7 +97,10 @@ FEW_CLASSES = "attack with the log-odds or a margin"
 ZERO_GRADIENT = "attack without gradients, or through a twin that is differentiable there"
 UNSTEADY = "average the gradient over more passes"
 BATCH = "measure samples one by one: a sample's answer must not depend on its companions"
-HIDDEN = "attack through the twin with every gradient path open"
+HIDDEN = (
+    "declare `detaches` and `open_settings` in the variant: it is then attacked through the twin with every gradient "
+    "path open too"
+)
 SINGLE_STEP = "look for a gradient that leads away from the image it was taken at: shorter steps, more restarts"
 STEPS = "give the attack more steps until nothing changes; if more steps hurt it, look for a gradient that leads astray"
 LARGER_EPS = "the walk loses its way in larger balls: smaller steps, more restarts, an attack without gradients"

@@ -97,7 +97,8 @@ def fooled(board: Board) -> Table:
     caption = (
         "Which attack broke what, at the middle severity of each ball: samples that were right without an attack and "
         "are wrong under it, and how many of them only this attack broke. What broke a deterministic network at a "
-        "smaller severity counts here too, whatever the attack itself returned."
+        "smaller severity counts here too, whatever the attack itself returned. In a network that draws noise, each "
+        "attack is counted on its own passes and all together as the worst case is, so that the counts need not add up."
     )
     return Table("fooled", caption, columns, tuple(rows))
 

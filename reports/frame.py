@@ -75,5 +75,5 @@ def outcomes(run: Run) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=[*PLACE, "sample", "severity", "correct"])
     whole: pd.DataFrame = pa.concat_tables(parts, promote_options="permissive").to_pandas()
-    numbers = [name for name in whole.columns if name in {"correct", "norm"} or "@" in name]
+    numbers = [name for name in whole.columns if name in {"correct", "correct_first", "norm"} or "@" in name]
     return whole.astype(dict.fromkeys(numbers, "float64"))

@@ -107,8 +107,11 @@ def meanings(board: Board) -> list[str]:
             "A ball is all inputs no farther from the clean one than the severity says, by the norm it is named for. "
             "Worst case: a sample is right only where it is right under every attack of the ball. Of a network that "
             "always answers alike, what fell at a smaller severity, or without an attack, counts as fallen at the "
-            "larger ones. Of one that draws noise, a sample counts with its smallest share of right passes under any "
-            "attack; a smallest share of several is biased down a little, by no more than 50 passes scatter."
+            "larger ones. Of one that draws noise, a sample counts with the share of right passes under the attack "
+            "that fools it most: one half of the passes picks the attack and the other half judges it, both ways, and "
+            "the two are averaged. A smallest share judged on the passes that picked it would be too low by chance; "
+            "this one is too high, by little, where half of the passes cannot tell the attacks apart. Cells that say "
+            "nothing of halves, as older ones do, count with the smallest share."
         )
     if board.credences:
         found.append(

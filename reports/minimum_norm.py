@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.stats import quantile_test
 
 from .board import Board
@@ -17,7 +18,7 @@ from .run import Model
 from .sheet import NORMS
 from .sweep import Part, Sweep
 from .table import Column, Entry, Table, said, words
-from .worst import RIGHT
+from .worst import RIGHT, deterministic
 
 Values = npt.NDArray[np.floating]
 
@@ -56,21 +57,45 @@ class Size(NamedTuple):
 def sizes(evidence: Evidence, model: Model, sweep: Sweep, clean: Sequence[Part]) -> Sizes | None:
     """Return the smallest perturbations that a network's outcomes tell of; None unless every severity is there.
 
-    A sample is fooled where less than half of its passes are right. Where the attack looks for the smallest
-    perturbation and its outcomes say how large each is, a size is exact.
+    A sample is fooled where fewer than half of its passes are right. Where the attack looks for the smallest
+    perturbation, its outcomes say how large each is and the network always answers alike, a size is exact. Of a worst
+    case it is the smallest that is known of any member; members that were not planned for the network do not count.
     """
-    places = sorted(sweep.places().items(), key=lambda item: item[1])
-    found = [evidence.group(model, (sweep.shift, severity)) for severity, _ in places]
-    groups = [group for group in found if group is not None]
-    if not groups or len(groups) < len(found) or any(not g.index.equals(groups[0].index) for g in groups):
+    own = [m for m in sweep.members if any(evidence.cell(model, part) for part in _parts(m))] or [sweep]
+    groups = [_groups(evidence, model, member) for member in own]
+    if any(not group or not group[0].index.equals(groups[0][0].index) for group in groups):
         return None
-    exact = sweep.minimum_norm and all("norm" in group for group in groups)
+    found = [_sizes(evidence, model, *pair, clean) for pair in zip(own, groups, strict=True)]
+    least, most = (np.minimum.reduce(side) for side in zip(*found, strict=True))
+    return Sizes(least, most)
+
+
+def _parts(sweep: Sweep) -> list[Part]:
+    """Return an attack at its severities, from the smallest on."""
+    return [(sweep.shift, severity) for severity, _ in sorted(sweep.places().items(), key=lambda item: item[1])]
+
+
+def _groups(evidence: Evidence, model: Model, sweep: Sweep) -> list[pd.DataFrame]:
+    """Return a network's outcomes at each severity, all of the same samples; none unless every severity is there."""
+    found = [evidence.group(model, part) for part in _parts(sweep)]
+    groups = [group for group in found if group is not None]
+    same = all(group.index.equals(groups[0].index) for group in groups)
+    return groups if same and len(groups) == len(found) else []
+
+
+def _sizes(
+    evidence: Evidence, model: Model, sweep: Sweep, groups: Sequence[pd.DataFrame], clean: Sequence[Part]
+) -> Sizes:
+    """Return what the outcomes under one attack say."""
+    places = sorted(sweep.places().values())
+    exact = sweep.minimum_norm and all("norm" in group and not group["norm"].hasnans for group in groups)
+    exact = exact and deterministic(evidence, model, _parts(sweep))
     index = groups[0].index
-    least, most = (np.full(len(index), size) for size in (places[-1][1], inf))
-    under = [0.0, *(place for _, place in places)]
+    least, most = (np.full(len(index), size) for size in (places[-1], inf))
+    under = [0.0, *places]
     for rung in reversed(range(len(places))):
         stands = groups[rung]["correct"].to_numpy() >= RIGHT
-        size = groups[rung]["norm"].to_numpy() if exact else places[rung][1]
+        size = groups[rung]["norm"].to_numpy() if exact else places[rung]
         least, most = np.where(stands, least, size if exact else under[rung]), np.where(stands, most, size)
     for part in clean:
         scores = evidence.accuracy(model, part).scores
@@ -166,14 +191,15 @@ def minimum_norms(board: Board) -> Table:
             start = (*said([NORMS.get(sweep.norm, "-"), sweep.shift]), name(board, label))
             measure = board.curve(sweep)
             if found:
-                line = _line(found, len(models), board.doubt(label, measure), board.run.confidence)
+                line = _line(found, len(models), board.against(label, measure), board.run.confidence)
             else:
                 why = board.estimate(label, measure).reason or "no outcomes by sample"
                 line = [Entry("-", note=why), *(Entry("-") for _ in columns[4:])]
             rows.append((*start, *line))
     caption = (
         "How small a perturbation is enough: the median over samples of the smallest that fools, in the ball's own "
-        "unit. Attacks that look for the smallest say it exactly; under the others a sample stood at one severity and "
-        "fell at the next, so it lies between. Samples still right at the largest are only known to need more."
+        "unit. Attacks that look for the smallest say it exactly of deterministic networks; else a sample stood at one "
+        "severity and fell at the next, so it lies between. A worst case takes the smallest of its attacks, "
+        "sample by sample. Samples still right at the largest severity are only known to need more."
     )
     return Table("minimum-norms", caption, columns, tuple(rows))

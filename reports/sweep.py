@@ -89,9 +89,15 @@ def _sweep(cell: Document, severities: tuple[str, ...]) -> Sweep:
         shift=cell["shift"],
         family=cell["family"],
         severities=severities,
-        unit=cell.get("unit") or "",
+        unit=_unit(cell.get("unit") or "", cell.get("norm") or ""),
         norm=cell.get("norm") or "",
         knowledge=cell.get("knowledge") or "",
         convention=cell.get("convention") or "",
         minimum_norm=bool(cell.get("minimum_norm")),
     )
+
+
+def _unit(text: str, norm: str) -> str:
+    """Return the unit of a ball where a shift has one for each: `patches, or eps (pixels)`."""
+    each = text.split(", or ") if norm else [text]
+    return each[0] if norm == "patches" else each[-1]

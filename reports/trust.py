@@ -2,7 +2,7 @@
 
 Nothing is hidden: a suspect number is shown and marked. Thresholds are exact binomial bounds at the sample size. The
 gates are explained one by one in `docs/trust.md`. Gates between cells read `correct` of each sample: 0 or 1, or the
-share of passes of a stochastic model, which is fooled where most passes are wrong.
+share of passes of a stochastic model, which is fooled where fewer than half of them are right.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,14 @@ import numpy.typing as npt
 
 from .examination import examined
 from .gate import ALL, Facts, Gate, Terms, counted, most_by_chance, paired, worst
+from .worst import RIGHT
 
 Correct = npt.NDArray[np.floating]
 """One number a sample, the samples in the same order everywhere."""
+
+
+FEWEST = 30
+"""Right samples from which on none seen says something: none of 30 still leaves up to 10 % possible (rule of three)."""
 
 
 class Verdict(NamedTuple):
@@ -45,6 +50,14 @@ def verdict(found: Sequence[Gate], *, knowledge: str = "white_box", foreign: boo
     return Verdict("broken" if raised[0].verdict == "broken" else "suspect", reasons)
 
 
+def too_few(facts: Facts) -> str:
+    """Return of how few samples an examination speaks where it cannot end in trust; empty where they are enough."""
+    right = facts.get("right")
+    if right is None or right >= FEWEST:
+        return ""
+    return f"only {right} of {facts.get('n')} examined samples are right, too few to trust"
+
+
 def eps_zero_differs(clean: Correct, zero: Correct, *, deterministic: bool, terms: Terms | None = None) -> Gate:
     """Judge an attack at eps 0, which ought to leave every sample as it is.
 
@@ -69,7 +82,7 @@ def black_box_cell_stronger(
     clean: Correct, black: Correct, whites: Sequence[Correct], terms: Terms | None = None
 ) -> Gate:
     """Judge a black box by the samples that it fools and every white box of the same ball and eps leaves standing."""
-    advice = "its gradients are masked: adapt the white box, and believe the worst case over all attacks only"
+    advice = "its gradients may be masked: adapt the white box, and believe the worst case over all attacks only"
     name, right = "black_box_cell_stronger", ~_fooled(clean)
     if not whites:
         reason = "no white box of the same ball and eps was run"
@@ -113,4 +126,4 @@ def curve_ends_early(largest: Correct, classes: int, unbounded: Gate | None = No
 
 
 def _fooled(correct: Correct) -> npt.NDArray[np.bool_]:
-    return np.asarray(correct) <= 0.5
+    return np.asarray(correct) < RIGHT

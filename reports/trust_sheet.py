@@ -20,7 +20,8 @@ def trust(board: Board) -> Table:
         rows.append((Entry(label, value=label), *(_verdict(board, label, norm) for norm in norms)))
     caption = (
         "Which adversarial numbers can be believed, row by row and ball by ball. Suspect numbers are shown, ranked and "
-        "marked; broken ones are shown, marked and never compared. A verdict is that of attacks with gradients."
+        "marked; broken ones are shown, marked and never compared. A verdict is that of attacks with gradients. "
+        "Trusted says that nothing spoke against the attack, not that no stronger attack exists."
     )
     columns = (*words("row"), *(Column(norm or "attacks", NORMS.get(norm, "attacks"), words=True) for norm in norms))
     return Table("trust", caption, columns, tuple(rows))
@@ -38,7 +39,8 @@ def _verdict(board: Board, label: str, norm: str) -> Entry:
     doubt = found.doubt("white_box")
     count = plural(len(found.spoken), "gate")
     below = f"{found.examined} of {plural(found.networks, 'network')}, {count}" if found.examined or doubt.word else ""
-    why = f"not examined: {found.reason}" if found.reason else ""
+    reasons = [found.reason, found.few if found.word == NOT_EXAMINED else ""]
+    why = "; ".join(f"{NOT_EXAMINED}: {x}" for x in reasons if x)
     reason = f"{doubt.word}: {doubt.reason}" if doubt.word else ""
     notes = [note for note in (reason, why, *remarks(board.run, label, norm)) if note]
     word = found.word
@@ -112,7 +114,8 @@ def trust_sentence(board: Board) -> str:
         return ""
     known = {key: found.word for key, found in board.credences.items() if key[0] in board.labels}
     if not any(found.examined for (label, _), found in board.credences.items() if label in board.labels):
-        start = "Whether the adversarial numbers can be believed was not examined: no trust cell is done"
+        start = "Whether the adversarial numbers can be believed was not examined: "
+        start += "the protocol asks for none" if board.run.protocol.get("trust") == 0 else "no trust cell is done"
     else:
         start = "How far the adversarial numbers can be believed is said under Trust"
     parts: list[str] = []
@@ -128,9 +131,10 @@ def _balls_by_row(board: Board, known: Mapping[tuple[str, str], str], word: str)
     """Return the rows with a verdict, each with the balls in which it has it; balls that all rows share come first."""
     norms = [norm for norm in _norms(board) if any((label, norm) in known for label in board.labels)]
     shared = [norm for norm in norms if all(known.get((label, norm)) == word for label in board.labels)]
-    found = {"all rows": shared} if len(board.labels) > 1 else {}
+    every = "all rows" if len(board.run.tracks) == 1 else "all rows of this track"
+    found = {every: shared} if len(board.labels) > 1 else {}
     for label in board.labels:
-        rest = [] if "all rows" not in found else shared
+        rest = found.get(every, [])
         found[board.short(label)] = [n for n in norms if n not in rest and known.get((label, n)) == word]
     return [
         f"{name} ({', '.join(NORMS[norm] for norm in balls)})" if all(norm in NORMS for norm in balls) else name

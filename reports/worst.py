@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from .frame import typed
@@ -14,14 +15,18 @@ from .sweep import Part, Sweep
 BALLS = {"patches": "patch", "tokens": "layer"}
 """Settings that are part of a ball beside its norm: side of a patch, layer whose input moves."""
 RIGHT = 0.5
-"""Share of passes from which on a sample counts as right."""
+"""Share of passes from which on a sample counts as right; with a smaller one it is fooled, everywhere."""
+
+HALF = "correct_first"
+"""Column of the shares among the first half of the passes."""
+Values = npt.NDArray[np.floating]
 
 
 class Union(NamedTuple):
     """What several attacks leave of one network's samples."""
 
     scores: pd.Series | None
-    """By sample, the smallest share of passes that were right; None with a reason."""
+    """By sample, the share of right passes under the attack that fools it most; None with a reason."""
     status: Status
     """Whether it can be compared."""
     reason: str
@@ -86,7 +91,8 @@ def union(evidence: Evidence, model: Model, members: Sequence[Sweep], place: flo
 
     What fools a deterministic network at a smaller severity lies in the larger ball too, and so does the clean image:
     it counts as fooled. An attack that is done but has no outcomes on this network is left out, and named; one that
-    is still to be done makes the whole null.
+    is still to be done makes the whole null. Of a stochastic network no attack is picked and judged on the same passes
+    (see `crossed`), unless its cells tell nothing of halves.
     """
     here = parts_within(members, place, smaller=False)
     fixed = deterministic(evidence, model, here)
@@ -94,7 +100,7 @@ def union(evidence: Evidence, model: Model, members: Sequence[Sweep], place: flo
     planned = [part for part in wanted if evidence.cell(model, part)]
     out = [shift for shift in dict.fromkeys(shift for shift, _ in here) if shift not in {x for x, _ in planned}]
     without = [f"without {shift}: {evidence.run.why_unplanned(model.label, shift)}" for shift in out]
-    worst: pd.Series | None = None
+    scores: dict[Part, pd.Series] = {}
     faults = []
     for part in planned:
         found, where = evidence.accuracy(model, part), part[0]
@@ -106,13 +112,45 @@ def union(evidence: Evidence, model: Model, members: Sequence[Sweep], place: flo
             return Union(None, "null", f"{where}: {found.reason or 'no outcomes by sample'}")
         if found.status == "invalid":
             faults.append(f"{where}: {found.reason}")
-        if worst is not None and not worst.index.equals(found.scores.index):
+        if any(not known.index.equals(found.scores.index) for known in scores.values()):
             return Union(None, "null", f"{where} was judged on other samples than the rest")
-        worst = found.scores if worst is None else pd.Series(np.minimum(worst, found.scores))
-    if worst is None or not any(part in planned for part in here):
+        scores[part] = found.scores
+    if not scores or not any(part in planned for part in here):
         return Union(None, "null", without[0] if without else "not part of the plan")
     reasons = dict.fromkeys([*faults, *without])
-    return Union(worst, "invalid" if faults else "ok", "; ".join(reasons))
+    firsts = [] if fixed else [_first(evidence, model, part) for part in scores]
+    return Union(_worst(list(scores.values()), firsts), "invalid" if faults else "ok", "; ".join(reasons))
+
+
+def _first(evidence: Evidence, model: Model, part: Part) -> Values | None:
+    """Return the shares of right passes among the first half of them; None where the cell does not say."""
+    group = evidence.group(model, part)
+    known = None if group is None or HALF not in group else group[HALF].to_numpy()
+    return None if known is None or np.isnan(known).any() else known
+
+
+def _worst(scores: Sequence[pd.Series], firsts: Sequence[Values | None]) -> pd.Series:
+    halves = [half for half in firsts if half is not None]
+    shares = np.array([score.to_numpy() for score in scores])
+    whole = bool(halves) and len(halves) == len(scores)
+    found = crossed(shares, np.array(halves)) if whole else shares.min(0)
+    return pd.Series(found, scores[0].index)
+
+
+def crossed(shares: Values, firsts: Values) -> Values:
+    """Return each sample's share of right passes under the attack that fools it most, with no gain from the choice.
+
+    One line an attack: its shares over all passes, and over the first half. The attack that one half picks is judged
+    on the other half, both ways, and the two are averaged. Of equal attacks the first is picked.
+
+    >>> crossed(np.array([[0.5], [0.5]]), np.array([[0.25], [0.75]]))
+    array([0.75])
+    """
+    # Stored shares are float32: rounded, equal counts of passes are equal.
+    halves = np.round([firsts, 2 * shares - firsts], 6)
+    picked = halves.argmin(1)[:, None]
+    found: Values = np.take_along_axis(halves[::-1], picked, 1)[:, 0].mean(0)
+    return found
 
 
 def add_worst_cases(evidence: Evidence, sweeps: Iterable[Sweep], clean: Sequence[Part]) -> None:

@@ -69,10 +69,27 @@ def normalize_l2(gradient: Pixels) -> Pixels:
 
 
 def project_l2(pixels: Pixels, clean: Pixels, eps: float) -> Pixels:
-    """Shorten the perturbation to eps, less the rounding of a pixel, where it is longer; then clamp the pixels."""
-    delta = pixels - clean
-    share = length(delta).reciprocal() * max(eps - ROUNDING, 0)
-    return delta.mul_(share.clamp_(max=1)).add_(clean).clamp_(0, 1)
+    """Shorten the perturbation to eps where it is longer; then clamp the pixels."""
+    return shortened(pixels - clean, clean, torch.full_like(clean[:, 0, 0, 0], eps, dtype=torch.float64))
+
+
+def shortened(delta: Pixels, clean: Pixels, limits: Float[Tensor, " batch"]) -> Pixels:
+    """Return the images at the end of perturbations that are shortened to a length of their own, in the box.
+
+    The rounding of one pixel is taken off. On images whose pixels are alike the errors of all of them add up instead:
+    there, as measured in float64, as much as they can add up to.
+    """
+    longest, limits = length(delta), limits[:, None, None, None]
+
+    def end(slack: Tensor | float) -> Pixels:
+        share = ((limits - slack).clamp_min(0) / longest).clamp(max=1).to(delta)
+        return (clean + delta * share).clamp_(0, 1)
+
+    found = end(ROUNDING)
+    over = length(found.double() - clean.double()) > limits
+    if not over.any():
+        return found
+    return torch.where(over, end(math.sqrt(clean[0].numel()) * ROUNDING / 4 + 2 * ROUNDING * limits), found)
 
 
 def length(vectors: Pixels) -> Float[Tensor, "batch 1 1 1"]:

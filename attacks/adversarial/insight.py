@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..glass import Glass, Inside
-from ..guard import check_logits
+from ..guard import check_logits, checked_gradient
 from ..samples import Samples
 from .ladder import where
 from .look import SMALLEST_BATCH, Look, View
@@ -112,7 +112,7 @@ def _gradients(values: Sequence[Tensor], pixels: Tensor) -> list[Tensor]:
             continue
         kept = i + 1 < len(values)
         slope = torch.autograd.grad(value.sum(), pixels, retain_graph=kept, allow_unused=True)[0]
-        found.append(torch.zeros_like(pixels) if slope is None else slope)
+        found.append(torch.zeros_like(pixels) if slope is None else checked_gradient(slope))
     return found
 
 

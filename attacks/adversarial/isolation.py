@@ -36,9 +36,9 @@ def attacked(
     """Return what an attack of torchattacks makes of the samples at each severity, in float32.
 
     The samples are cut, in their order, into chunks of one random stream each, which depends on the chunk's index and
-    not on the severity. A stochastic model shows the attack fresh noise at every look, which only some attacks average
-    over. `arguments` are further ones of the class, such as `steps=20,decay=1.0`. Raises ValueError for what the attack
-    cannot do and for samples that are no images, RuntimeError where it fails.
+    not on the severity; at eps 0 nothing runs. A stochastic model shows the attack fresh noise at every look, which
+    only some attacks average over. `arguments` are further ones of the class, such as `steps=20,decay=1.0`. Raises
+    ValueError for what the attack cannot do and for samples that are no images, RuntimeError where it fails.
     """
     name, row = foreign(name)
     if target is None or not samples.ids:
@@ -49,6 +49,9 @@ def attacked(
     batches = []
     for severity in severities:
         given = {**bounds(name, row, severity, relative_step, norm), **own}
+        if given.get(row.eps) == 0:
+            batches.append(wide.pixels.clone())
+            continue
         batches.append(
             torch.cat(
                 [

@@ -54,21 +54,39 @@ def laddered(
 
     The searches run in turn, each over those that the ones before left standing; at eps 0, whose ball holds the clean
     image alone, none runs. Everything is computed in float32, whatever the type of the pixels and the gradient mode of
-    the caller. Severities must rise. Raises
-    ValueError where they do not, for counts below 1, without a target and for samples that are no images; what the
-    model raises, and ArithmeticError if its logits are not finite.
+    the caller. Severities must rise. Raises ValueError where they do not, for counts below 1, without a target and for
+    samples that are no images; what the model raises, and ArithmeticError if its logits or gradients are not finite.
     """
-    ladder = [severity_value(text) for text in severities]
-    check_ladder(ladder)
-    if passes < 1:
-        raise ValueError(f"passes must be at least 1, got {passes}")
-    if target is None:
-        raise ValueError("an adversarial attack needs the model that it attacks; pass it as target")
+    ladder = ladder_of(severities)
+    target = given(target, passes)
     wide = admitted(samples)
     with torch.inference_mode(False):
         if target.deterministic:
             return _carried(wide, ladder, draw, target, searches)
         return tuple(_most_harmful(wide, eps, draw, target, searches, passes) for eps in ladder)
+
+
+def ladder_of(severities: Sequence[str]) -> list[float]:
+    """Read severities that rise from 0. Raises ValueError for others."""
+    if isinstance(severities, str):
+        raise ValueError(f"severities are several texts, as in ('{severities}',), got one alone: '{severities}'")
+    ladder = [severity_value(text) for text in severities]
+    check_ladder(ladder)
+    return ladder
+
+
+def given(target: Target | None, passes: int) -> Target:
+    """Return the target that an attack was given. Raises ValueError for none, for a bare module and passes below 1."""
+    if passes < 1:
+        raise ValueError(f"passes must be at least 1, got {passes}")
+    if target is None:
+        raise ValueError("an adversarial attack needs the model that it attacks; pass it as target")
+    if not hasattr(target, "deterministic"):
+        raise ValueError(
+            f"a target says whether it is deterministic, and this {type(target).__name__} does not; wrap a module as "
+            "attnbench.attacks.target.ModuleTarget(module)"
+        )
+    return target
 
 
 def check_ladder(ladder: Sequence[float]) -> None:

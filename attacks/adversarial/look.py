@@ -5,6 +5,7 @@ climbed: of the cross-entropy where log-odds are asked for, formed from logarith
 the model is.
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -13,12 +14,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..draw import Draw
-from ..guard import check_logits
+from ..guard import NoGradient, check_logits, checked_gradient
 from ..samples import Samples, Target
 from .objective import Objective, log_mean_cross_entropy, log_odds
 
-SMALLEST_BATCH = 8
-"""One to three rows take another path through matrix products and change the last bits."""
+SMALLEST_BATCH = 16
+"""Fewer rows take another path through matrix products and change the last bits: up to 15 with two classes."""
 
 
 class View(NamedTuple):
@@ -80,11 +81,15 @@ class Look:
 
 
 def gradient_of(value: Float[Tensor, " batch"], pixels: Tensor) -> Tensor:
-    """Return the gradient of a sum of values in the pixels, 0 where no path leads there."""
-    if not value.requires_grad:
+    """Return the gradient of a sum of values in the pixels, 0 where no path leads there, with a `NoGradient` warning.
+
+    Raises ArithmeticError where it is not finite.
+    """
+    found = torch.autograd.grad(value.sum(), pixels, allow_unused=True)[0] if value.requires_grad else None
+    if found is None:
+        warnings.warn(NoGradient(), stacklevel=2)
         return torch.zeros_like(pixels)
-    found: Tensor | None = torch.autograd.grad(value.sum(), pixels, allow_unused=True)[0]
-    return torch.zeros_like(pixels) if found is None else found
+    return checked_gradient(found)
 
 
 def _expectation(views: list[View], *, of_odds: bool) -> View:

@@ -4,9 +4,9 @@ Other attacks are given eps and ask whether a sample falls within it; these ask 
 whatever the severities are, and a rung shows the smallest fooling point where it lies inside the ball.
 
 A model is held to be fooled where its logits, for a stochastic model their mean over several fresh passes, put another
-class above the true one. Chance makes a stochastic model's smallest point too good: it lies where every other pass is
-right. So there a rung shows, of all tried points inside its ball and of the smallest fooling perturbation stretched to
-its full size, the one with the highest mean loss, for others to judge on fresh passes.
+class clearly above the true one. Chance makes a stochastic model's smallest point too good: it lies where every other
+pass is right. So there a rung shows, of all tried points inside its ball and of the smallest fooling perturbation
+stretched to its full size, the one with the highest mean loss, for others to judge on fresh passes.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,13 +20,12 @@ from ..draw import Draw
 from ..guard import admitted
 from ..ordered_sum import ordered_sum
 from ..samples import Samples, Target
-from ..shift import severity_value
 from .ascent import record
-from .ball import BALLS, ROUNDING
+from .ball import BALLS, ROUNDING, shortened
 from .hyperplane import Border
-from .ladder import Found, Search, check_ladder, where
+from .ladder import Found, Search, given, ladder_of, where
 from .look import Look, View
-from .objective import Objective
+from .objective import Objective, margin
 
 Pixels = Float[Tensor, "batch channel height width"]
 Sizes = Float[Tensor, " batch"]
@@ -35,6 +34,9 @@ Rows = Int[Tensor, " row"]
 REACH = {"linf": 0.3, "l2": 1.0}
 """Size of the ball where no fooling point is known yet, for random starts: what the authors' code of FAB takes."""
 
+CLEAR = 1e-5
+"""Share of the logits' spread by which another class must lead; less may be lost to rounding in a batch of another
+shape."""
 BISECTIONS = 16
 """Looks at the way from the clean image to the smallest fooling point: they place the border to 2^-16 of its length."""
 
@@ -56,7 +58,7 @@ class Sighting(NamedTuple):
     view: View
     """What the model showed."""
     fooled: Bool[Tensor, " row"]
-    """Whether the (mean) logits put another class first."""
+    """Whether the (mean) logits clearly put another class first."""
     norms: Float[Tensor, " row"]
     """How far the points are from the clean images, float64."""
 
@@ -97,7 +99,9 @@ class Trail:
 
     def _kept(self, rows: Rows, points: Pixels, view: View) -> Sighting:
         clean = self.samples.rows(rows)
-        seen = Sighting(view, view.logits.argmax(1) != clean.labels, size(points, clean.pixels, self.norm))
+        spread = view.logits.amax(1) - view.logits.amin(1)
+        clear = margin(view.logits, clean.labels) > CLEAR * spread
+        seen = Sighting(view, clear, size(points, clean.pixels, self.norm))
         smaller = seen.fooled & (seen.norms < self.norms[rows])
         self.pixels[rows[where(smaller)]] = points[smaller]
         self.norms[rows[where(smaller)]] = seen.norms[smaller]
@@ -170,14 +174,13 @@ def inside(norms: Sizes, eps: float, norm: str) -> Bool[Tensor, " batch"]:
 def shrunk(points: Pixels, clean: Pixels, sizes: Sizes, norm: str) -> Pixels:
     """Return the points moved towards the clean images until none is farther away than its size.
 
-    L-inf cuts the pixels that go too far and leaves the others; L2 shortens the whole perturbation, by the rounding of
-    a pixel more than it must.
+    L-inf cuts the pixels that go too far and leaves the others; L2 shortens the whole perturbation.
     """
-    limit, delta = sizes.to(points)[:, None, None, None], points - clean
+    delta = points - clean
     if norm == "linf":
+        limit = sizes.to(points)[:, None, None, None]
         return clean + delta.clamp(-limit, limit)
-    longest = size(points, clean, norm).to(points).clamp_min(torch.finfo(points.dtype).tiny)[:, None, None, None]
-    return clean + delta * ((limit - ROUNDING).clamp_min(0) / longest).clamp(max=1)
+    return shortened(delta, clean, sizes)
 
 
 def check_counts(name: str, norm: str, **counts: int) -> None:
@@ -227,14 +230,10 @@ def minimum_norm_rungs(
     Where the smallest fooling perturbation is larger than eps, the same perturbation is moved into the ball; where
     there is none, the image comes back unchanged. Severities must rise. Raises ValueError where they do not, for an
     unknown norm, for counts below 1, without a target and for samples that are no images; what the model raises, and
-    ArithmeticError if its logits are not finite.
+    ArithmeticError if its logits or gradients are not finite.
     """
-    ladder = [severity_value(text) for text in severities]
-    check_ladder(ladder)
-    if passes < 1:
-        raise ValueError(f"passes must be at least 1, got {passes}")
-    if target is None:
-        raise ValueError("an adversarial attack needs the model that it attacks; pass it as target")
+    ladder = ladder_of(severities)
+    target = given(target, passes)
     wide = admitted(samples)
     with torch.inference_mode(False):
         trail = _followed(wide, ladder, draw, target, approaches, norm, passes)

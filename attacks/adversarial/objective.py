@@ -35,6 +35,11 @@ def log_odds(logits: Logits, labels: Labels) -> Values:
     return (total - logits.gather(1, labels[:, None]))[:, 0]
 
 
+def cross_entropy(logits: Logits, labels: Labels) -> Values:
+    """Return the cross-entropy as other tools climb it: where the model is sure, it and its slope round to 0."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
 def log_mean_cross_entropy(odds: Float[Tensor, "passes batch"]) -> Values:
     """Return the logarithm of the mean cross-entropy over passes, from log-odds, in float64."""
     wide = odds.double()

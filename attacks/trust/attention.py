@@ -19,8 +19,8 @@ ALONE = 8
 def batch_dependence(trial: Trial) -> Facts:
     """Return how many samples' logits move when their companions change, and how far at most.
 
-    Companions are all the others, then seven others, then, for the first eight samples, copies of the sample itself.
-    The noise is that of the sample's own stream each time.
+    Companions are all the others, then about fifteen others, then, for the first eight samples, copies of the sample
+    itself. The noise is that of the sample's own stream each time.
     """
     samples = trial.samples
     count = len(samples.ids)

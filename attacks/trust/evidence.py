@@ -1,13 +1,15 @@
 """Everything about a model that says whether its adversarial numbers can be believed, as facts without a verdict."""
 
+import warnings
 from collections.abc import Sequence
 
+import torch
+
 from ..adversarial.ball import BALLS
-from ..adversarial.ladder import check_ladder
+from ..adversarial.ladder import ladder_of
 from ..draw import Draw
-from ..guard import check_samples
+from ..guard import NoGradient, admitted
 from ..samples import Samples, Target
-from ..shift import severity_value
 from ..version import TRUST_VERSION
 from .attention import batch_dependence, saturated_attention
 from .checklist import checklist
@@ -64,17 +66,17 @@ def evidence(
     twin and a surrogate included; a stochastic one 8 times the gradients, and 3500 passes without one.
 
     Raises ValueError for samples that are no images, an unknown norm, a ladder that does not rise or has no eps above
-    0, and counts below 1; ArithmeticError where the logits are not finite.
+    0, and counts below 1; ArithmeticError where logits or gradients are not finite.
     """
     settings = settings or Settings()
-    steps = [severity_value(text) for text in ladder]
-    check_samples(samples)
-    check_ladder(steps)
+    steps = ladder_of(ladder)
+    wide = admitted(samples)
     check_terms(norm, steps, settings)
-    wide = samples._replace(pixels=samples.pixels.float())
-    on = trial(target, wide, norm, steps, draw, settings)
-    eps, found = attacked(on, opened, surrogate)
-    shown = {"batch_dependence": batch_dependence(on), "saturated_attention": saturated_attention(on)}
+    with torch.inference_mode(False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoGradient)  # It is one of the facts.
+        on = trial(target, wide, norm, steps, draw, settings)
+        eps, found = attacked(on, opened, surrogate)
+        shown = {**flags(on), "batch_dependence": batch_dependence(on), "saturated_attention": saturated_attention(on)}
     return {
         "version": TRUST_VERSION,
         "norm": norm,
@@ -87,7 +89,7 @@ def evidence(
         "opened": opened is not None,
         "surrogate": surrogate is not None,
         "settings": settings._asdict(),
-        "measured": {**flags(on), **shown, **found},
+        "measured": {**shown, **found},
     }
 
 

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..adversarial.look import Look
-from ..adversarial.objective import log_odds
+from ..adversarial.objective import cross_entropy, log_odds
 from .fact import Facts, absent, counted
 from .trial import Trial, vanished
 
@@ -92,11 +91,6 @@ def interrupted_graph(trial: Trial) -> Facts:
         value = log_odds(trial.target(pixels, samples.ids, trial.draw.named("model")), samples.labels).sum()
         reached = value.requires_grad and torch.autograd.grad(value, pixels, allow_unused=True)[0] is not None
     return {"count": 0 if reached else len(samples.ids), "n": len(samples.ids)}
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy as other tools climb it, which a sure model rounds to 0."""
-    return F.cross_entropy(logits, labels, reduction="none")
 
 
 class GradientCalls(TorchFunctionMode):

@@ -155,10 +155,10 @@ def trial(
 
 
 def wrong(target: Target, samples: Samples, draw: Draw, passes: int) -> Bool[Tensor, " batch"]:
-    """Return whether a model gets samples wrong: a stochastic one in at least half of some passes of the judge's."""
+    """Return whether a model gets samples wrong: a stochastic one in most of some passes of the judge's."""
     look = Look(target, draw._replace(purpose="judge"))
     seen = [look(samples).fooled for _ in range(1 if target.deterministic else passes)]
-    return 2 * torch.stack(seen).sum(0) >= len(seen)
+    return 2 * torch.stack(seen).sum(0) > len(seen)
 
 
 def thinned(ladder: Sequence[float], rungs: int) -> tuple[float, ...]:

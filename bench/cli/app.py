@@ -55,7 +55,7 @@ def _root(
 
 
 COMMANDS = ("run", "plan", "status", "report", "ls", "show", "doctor", "check", "new", "perf")
-for _module in ("execute", "listing", "page", "checkup", "prove", "speed"):
+for _module in ("execute", "listing", "show", "page", "checkup", "prove", "speed"):
     import_module(f".{_module}", __package__).attach(app)
 
 

@@ -191,6 +191,7 @@ def status(
     limit: Limit = None,
     out: Out = None,
     as_json: Json = False,
+    keys: Annotated[bool, typer.Option("--keys", help="List the cells, one a line, with keys for `show`.")] = False,
 ) -> None:
     """Show how far a run is: done, missing, failed, invalid. Exit 0 when all is there and valid, 1 or 3 otherwise."""
     made, store = api.plan(asked_for(protocol, variant, model, weights, swap, attack, backbone, only, limit, out))
@@ -214,9 +215,11 @@ def status(
             "invalid": invalid,
         }
         typer.echo(json.dumps(document, indent=1))
+    elif keys:
+        typer.echo("\n".join(_key_lines(made, known)))
     else:
         console = Console()
-        console.print(f"{made.protocol.title} in {store.root}", highlight=False)
+        console.print(f"{made.protocol.title} in {store.root} (--keys lists the cells)", highlight=False)
         for state, meaning in MEANING.items():
             if counts[state]:
                 console.print(f"{counts[state]:6} {state:8} {meaning}", highlight=False)
@@ -227,6 +230,16 @@ def status(
         for key, reason in invalid.items():
             console.print(f"invalid: {by_key[key].label}  {by_key[key].what}: {reason}", highlight=False, markup=False)
     raise typer.Exit(1 if failed or invalid or counts["blocked"] else 3 if counts["missing"] else 0)
+
+
+def _key_lines(plan: Plan, known: Mapping[str, State]) -> list[str]:
+    """Return a line for each cell: key, state, network, row, shift with its severities."""
+    cells = [node for node in plan.nodes if node.kind == "cell"]
+    width = max((len(node.label) for node in cells), default=0)
+    return [
+        f"{n.key[:12]}  {known[n.key]:7}  fold {n.fold} seed {n.training_seed:<4}  {n.label:{width}}  {n.what}"
+        for n in cells
+    ]
 
 
 def attach(app: typer.Typer) -> None:

@@ -59,7 +59,7 @@ TRADES = Recipe(
     fit=fit,
     version=2,
     source="Zhang et al. 2019, arXiv:1901.08573, (5); schedule chosen for softmax attention on held-out blocks",
-    summary="TRADES.",
+    summary="Cross-entropy on the samples plus 6 times the divergence to their worst neighbours.",
     settings={
         "eps": "0.1",
         "steps": 5,

@@ -184,20 +184,39 @@ class Recorder:
 
 
 def test_a_pixel_walks_as_in_the_paper() -> None:
-    """Eleven samples of one pixel: peaks of the loss inside the ball, outside it and outside the box, 100 steps."""
-    peaks = torch.tensor([0.312, 0.3917, 0.4123, 0.4471, 0.5, 0.5219, 0.5573, 0.6131, 0.6489, 0.9, 0.103])
-    clean = torch.tensor([0.4, 0.4, 0.4, 0.5, 0.52, 0.5, 0.5, 0.6, 0.6, 0.97, 0.07])
+    """Sixteen samples of one pixel: peaks of the loss inside the ball, outside it and outside the box, 100 steps."""
+    peaks = torch.tensor(
+        [
+            0.312,
+            0.3917,
+            0.4123,
+            0.4471,
+            0.5,
+            0.5219,
+            0.5573,
+            0.6131,
+            0.6489,
+            0.9,
+            0.103,
+            0.3513,
+            0.4537,
+            0.5571,
+            0.6529,
+            0.2117,
+        ]
+    )
+    clean = torch.tensor([0.4, 0.4, 0.4, 0.5, 0.52, 0.5, 0.5, 0.6, 0.6, 0.97, 0.07, 0.4, 0.4, 0.5, 0.6, 0.25])
     eps = 0.1
 
     def tent(pixels: Tensor) -> Tensor:
         score = -1 - (pixels[:, 0, 0, 0] - peaks).abs() - 3 * (pixels[:, 0, 0, 0] - peaks) ** 2
         return torch.stack([torch.zeros_like(score), score], 1)
 
-    samples = Samples(clean[:, None, None, None], torch.zeros(11, dtype=torch.long), tuple(map(str, range(11))))
+    samples = Samples(clean[:, None, None, None], torch.zeros(16, dtype=torch.long), tuple(map(str, range(16))))
     begun, target = border(samples, eps, DRAW, "linf"), Recorder(tent)
     ascend(samples, begun, eps, BALLS["linf"], 100, lambda rows: log_odds, Look(target, DRAW))
     shown = torch.stack(target.shown)[:, :, 0, 0, 0].T
-    assert shown.shape == (11, 101)
+    assert shown.shape == (16, 101)
     for path, peak, origin, start in zip(shown, peaks.tolist(), clean.tolist(), begun.flatten().tolist(), strict=True):
         expected = paper_path(
             lambda x, peak=peak: -abs(x - peak) - 3 * (x - peak) ** 2,  # type: ignore[misc]
@@ -487,8 +506,8 @@ class Noisy:
 @pytest.mark.parametrize("name", ["apgd_ce linf", "apgd_ce l2", "apgd_dlr linf"])
 def test_stochastic_models_are_attacked_in_expectation(name: str) -> None:
     """Every look is the next `passes` streams; every eps begins from scratch; what is kept is brighter than half."""
-    ids = tuple(f"image-{i}" for i in range(11))
-    samples = Samples(torch.full((11, 1, 2, 3), 0.4), torch.zeros(11, dtype=torch.long), ids)
+    ids = tuple(f"image-{i}" for i in range(16))
+    samples = Samples(torch.full((16, 1, 2, 3), 0.4), torch.zeros(16, dtype=torch.long), ids)
     ladder, victim = ("0.05", "0.6"), Noisy()
     both = run(name, samples, victim, ladder, passes=5, steps=4, restarts=2)
     streams = [DRAW.named("model").at(i) for i in range(2 * (4 + 1) * 5)]
@@ -512,14 +531,14 @@ def test_the_point_with_the_highest_loss_is_kept() -> None:
             self.seen.append((pixels.detach().clone(), score.detach()))
             return torch.stack([torch.zeros_like(score), score, score - 1], 1)
 
-    ids = tuple(f"image-{i}" for i in range(11))
-    samples = Samples(torch.full((11, 1, 2, 3), 0.4), torch.zeros(11, dtype=torch.long), ids)
+    ids = tuple(f"image-{i}" for i in range(16))
+    samples = Samples(torch.full((16, 1, 2, 3), 0.4), torch.zeros(16, dtype=torch.long), ids)
     for name, looks in (("apgd_ce linf", slice(0, None)), ("apgd_dlr linf", slice(0, None))):
         victim = Dice()
         (kept,) = run(name, samples, victim, ("0.1",), passes=1, steps=6)
         scores = torch.stack([score for _, score in victim.seen[looks]])
         images = torch.stack([pixels for pixels, _ in victim.seen[looks]])
-        assert torch.equal(kept, images[scores.argmax(0), torch.arange(11)])
+        assert torch.equal(kept, images[scores.argmax(0), torch.arange(16)])
 
 
 def test_chance_errors_are_not_attacks() -> None:

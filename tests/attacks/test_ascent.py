@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attnbench.attacks.adversarial.ascent import Keep, Walk, climb
 from attnbench.attacks.adversarial.ball import BALLS, box
 from attnbench.attacks.adversarial.fgsm import FGSM
-from attnbench.attacks.adversarial.look import Look
+from attnbench.attacks.adversarial.look import SMALLEST_BATCH, Look
 from attnbench.attacks.adversarial.pgd import PGD
 from attnbench.attacks.draw import Draw
 from attnbench.attacks.samples import Samples
@@ -133,7 +133,7 @@ def test_batches_and_order_change_nothing(name: str, samples: Samples, target: A
 @every_attack
 def test_small_batches_are_filled_up(name: str, samples: Samples, target: Any) -> None:
     run(name, samples.rows([5, 6]), target)
-    assert {len(ids) for ids in target.shown} == {8}
+    assert {len(ids) for ids in target.shown} == {SMALLEST_BATCH}
     assert {i for ids in target.shown for i in ids} == {"image-5", "image-6"}
 
 
@@ -294,3 +294,16 @@ def test_mistakes_are_named(samples: Samples, target: Any, attackable: Any) -> N
 @every_attack
 def test_eps_0_is_the_clean_image(name: str, samples: Samples, target: Any) -> None:
     assert torch.equal(run(name, samples, target, ("0", "0.01"))[0], samples.pixels)
+
+
+@pytest.mark.parametrize("side", [8, 64, 224])
+def test_images_whose_pixels_are_alike_stay_in_the_ball(side: int) -> None:
+    """There the rounding of all pixels adds up: 64 x 64 x 3 pixels at .7 used to end 1.2e-5 beyond eps .25."""
+    ball = BALLS["l2"]
+    for level in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0):
+        clean = torch.full((2, 3, side, side), level)
+        far = torch.stack([clean[0] + 1, clean[1] - 1])
+        for eps in (0.01, 0.25, 0.5, 1.0):
+            length = (ball.project(far, clean, eps).double() - clean.double()).flatten(1).norm(dim=1)
+            assert length.max() <= eps
+            assert level in (0.0, 1.0) or length.min() > 0.99 * eps

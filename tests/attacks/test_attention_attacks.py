@@ -12,7 +12,7 @@ from torch import Tensor
 from attnbench.attacks.adversarial.adversarial_patch import ADVERSARIAL_PATCH
 from attnbench.attacks.adversarial.attention_fool import ATTENTION_FOOL, preference, pull, spread
 from attnbench.attacks.adversarial.insight import insight
-from attnbench.attacks.adversarial.look import Look
+from attnbench.attacks.adversarial.look import SMALLEST_BATCH, Look
 from attnbench.attacks.adversarial.objective import log_odds
 from attnbench.attacks.adversarial.patch_fool import PATCH_FOOL, Plan, adam, agreeing, drawn_attention
 from attnbench.attacks.adversarial.patch_place import Tiling, first, layer_logits
@@ -388,9 +388,9 @@ class Unsteady(Tiny):
 @pytest.mark.parametrize("name", ["patch", "tokens"])
 def test_the_most_harmful_point_is_kept_for_a_stochastic_model(name: str, images: Samples) -> None:
     """Steps too long lead up and down; of all points after the first, which may be the clean image, none is higher."""
-    some, target = images.rows(range(3, 12)), Unsteady()
+    some, target = images.rows(range(3, 19)), Unsteady()
     (found,) = run(name, some, target, ATTACKS[name][2][-1:], passes=1, relative_step=0.9)
-    walk = torch.stack([log_odds(logits, some.labels) for logits in target.answered[-7:] if len(logits) == 9])
+    walk = torch.stack([log_odds(logits, some.labels) for logits in target.answered[-7:] if len(logits) == 16])
     assert len(walk) == 7
     highest = log_odds(answers(target, found, some), some.labels)
     assert torch.allclose(highest, walk.amax(0), atol=1e-4)
@@ -417,7 +417,7 @@ def test_small_batches_are_filled_up(name: str, images: Samples) -> None:
     target = Tiny()
     run(name, images.rows([5, 6]), target)
     searched = target.shown[1:] if ATTACKS[name][0] is not TOKEN_EMBEDDING else target.shown
-    assert {len(ids) for ids in searched} == {8}
+    assert {len(ids) for ids in searched} == {SMALLEST_BATCH}
     assert {i for ids in searched for i in ids} == {"image-5", "image-6"}
 
 

@@ -200,9 +200,9 @@ def test_any_image_and_any_number_of_classes(
 def test_the_budget_is_kept(name: str, attackable: Any) -> None:
     """Nothing fools a model that never changes its mind, so every query is spent, after one look at the clean image."""
     stubborn = attackable(Score(lambda x: 0 * x[:, 0] - 1))
-    run(name, images(9, 1, 5, 7), stubborn, ("0.1",))
+    run(name, images(16, 1, 5, 7), stubborn, ("0.1",))
     given = settings(name)
-    shown = sum(len(ids) for ids in stubborn.shown) / 9 - 1
+    shown = sum(len(ids) for ids in stubborn.shown) / 16 - 1
     if name.startswith("square"):
         assert shown == given["restarts"] * (1 + given["queries"])
     elif name.startswith("spsa"):
@@ -428,13 +428,13 @@ def test_pairs_lie_around_the_point_that_was_looked_at(attackable: Any) -> None:
         seen.append(x.clone())
         return x.sum(1) - 100
 
-    some = images(8, 1, 2, 3)
+    some = images(16, 1, 2, 3)
     run("spsa linf", some, attackable(Score(score)), ("0.2",), delta=0.0625)
-    assert [len(x) // 8 for x in seen] == [1, *[1, 16, 6] * 3, 1]
+    assert [len(x) // 16 for x in seen] == [1, *[1, 16, 6] * 3, 1]
     for step in range(3):
         point, *blocks = seen[1 + 3 * step : 4 + 3 * step]
         for block in blocks:
-            ahead, behind = block.view(2, 8, -1, 6)
+            ahead, behind = block.view(2, 16, -1, 6)
             assert torch.allclose((ahead + behind) / 2, point[:, None].expand_as(ahead), atol=1e-6)
             assert torch.allclose((ahead - behind).abs(), torch.tensor(0.125), atol=1e-6)
 
@@ -553,13 +553,13 @@ def test_chance_errors_are_not_attacks(name: str) -> None:
 @every_attack
 def test_of_a_stochastic_model_the_point_with_the_highest_loss_is_kept(name: str, attackable: Any) -> None:
     """Declared stochastic, but without noise: the kept point is the highest of all that were looked at in the ball."""
-    some = images(9, 1, 2, 3)
+    some = images(16, 1, 2, 3)
     weight = torch.tensor([1.0, -2.0, 3.0, -1.0, 0.5, -0.25])
     tried: list[Tensor] = []
 
     def noiseless(pixels: Tensor, ids: Sequence[str], draw: Draw) -> Tensor:
         score = (pixels - 0.5).flatten(1) @ weight
-        tried.extend([pixels.clone()] if len(pixels) == 9 else [])
+        tried.extend([pixels.clone()] if len(pixels) == 16 else [])
         return torch.stack([torch.zeros_like(score), score], 1)
 
     (pixels,) = run(name, some, Answering(noiseless, deterministic=False), ("0.125",), passes=2)

@@ -1,6 +1,8 @@
 """What attacks refuse, in words, and what they leave alone: the caller's modes, a model and every random state."""
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ from attnbench.attacks.adversarial.spsa import SPSA
 from attnbench.attacks.adversarial.square import SQUARE
 from attnbench.attacks.adversarial.torchattacks import torchattacks_shift
 from attnbench.attacks.draw import Draw
-from attnbench.attacks.guard import admitted, check_logits, check_samples
+from attnbench.attacks.guard import NoGradient, admitted, check_logits, check_samples
 from attnbench.attacks.samples import Samples
 from attnbench.attacks.shift import Shift
 from attnbench.attacks.target import ModuleTarget
@@ -380,3 +382,47 @@ def test_parameters_are_frozen_without_being_touched(samples: Samples) -> None:
     assert module.layers[0].bias.grad is None
     assert torch.equal(module.layers[5].weight.grad, torch.full((5, 240), 0.25))
     assert module.layers[5].weight.requires_grad
+
+
+def test_an_attack_on_a_model_without_gradients_says_so(samples: Samples, network: nn.Module) -> None:
+    class Cut(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return network(pixels).detach()
+
+    with pytest.warns(NoGradient, match="stands still"):
+        run("pgd linf", samples, ModuleTarget(Cut().eval()))
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd linf", "pgd l2"])
+def test_a_gradient_that_is_no_number_is_an_error(name: str, samples: Samples, network: nn.Module) -> None:
+    """The root of a black pixel has no slope, and the model hides what comes of it."""
+
+    class Root(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return network(pixels.sqrt()).nan_to_num()
+
+    target = ModuleTarget(Root().eval())
+    dark = samples._replace(pixels=samples.pixels.clone())
+    dark.pixels[6:9, :, 0, 0] = 0
+    dark = dark._replace(labels=target(dark.pixels, dark.ids, DRAW).argmax(1))
+    with pytest.raises(ArithmeticError, match=r"gradient .* is not finite for \d+ of 37 images; .* square"):
+        run(name, dark, target)
+
+
+def test_severities_that_are_none_are_named(samples: Samples, target: Any) -> None:
+    for text in ("abc", "8 / 255px", "8/0"):
+        with pytest.raises(ValueError, match=f"a severity is a number or a fraction .* got '{text}'"):
+            run("fgsm", samples, target, text)
+    with pytest.raises(ValueError, match=r"several texts, as in \('8/255',\), got one alone"):
+        FGSM.apply(samples, "8/255", DRAW, target, **FGSM.settings)
+
+
+def test_a_bare_module_is_told_how_to_become_a_target() -> None:
+    """In a process of its own: here the types of arguments are checked first."""
+    code = (
+        "import torch; from attnbench.attacks.adversarial.ladder import given\n"
+        "try: given(torch.nn.Identity(), 1)\n"
+        "except ValueError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "this Identity does not; wrap a module as attnbench.attacks.target.ModuleTarget(module)" in said

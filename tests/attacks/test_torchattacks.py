@@ -260,3 +260,8 @@ def test_mistakes_are_named(samples: Samples, target: Any) -> None:
         run("FGSM", samples, None)
     with pytest.raises(RuntimeError, match=r"torchattacks:PGD failed: TypeError.*wings"):
         run("PGD", samples, target, arguments="wings=2")
+
+
+@pytest.mark.parametrize("name", ["PGD", "PGDL2", "FGSM"])
+def test_at_eps_0_nothing_runs(name: str, samples: Samples, target: Any) -> None:
+    assert torch.equal(run(name, samples, target, ("0",))[0], samples.pixels)

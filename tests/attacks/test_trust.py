@@ -17,7 +17,7 @@ from attnbench.attacks.glass import Inside
 from attnbench.attacks.samples import Samples
 from attnbench.attacks.target import ModuleTarget
 from attnbench.attacks.trust.attention import rows
-from attnbench.attacks.trust.derivative import STEPS
+from attnbench.attacks.trust.derivative import COARSE, FINE
 from attnbench.attacks.trust.evidence import evidence
 from attnbench.attacks.trust.trial import Settings
 from attnbench.reports.gate import Gate
@@ -337,7 +337,43 @@ def test_half_of_a_slope_is_seen_to_be_missing() -> None:
     found = evidence(Victim(logits), samples, **TERMS)["measured"]["hidden_gradient"]
     assert found["median_error"] == pytest.approx(0.5, abs=1e-3)
     assert (found["count"], found["n"], found["float64"]) == (56, 56, True)
-    assert found["steps"] == list(STEPS)
+    assert found["steps"] == list(FINE)
+
+
+def rounded(pixels: Tensor) -> Tensor:
+    """Pixels rounded to 8 bits, with the gradient of what was not rounded."""
+    return pixels + ((255 * pixels).round() / 255 - pixels).detach()
+
+
+def test_a_missing_slope_is_seen_through_the_rounding_of_pixels_and_of_half_precision() -> None:
+    """Fine steps see the rounding alone; coarse ones accuse the network that detaches, and no other."""
+
+    def network(detached: bool, half: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        def logits(pixels: Tensor, clean: Tensor, labels: Tensor) -> Tensor:
+            seen = pixels.bfloat16().float() if half else rounded(pixels)
+            found: Tensor = honest()(seen.detach() if detached else seen) + honest()(seen)
+            return found.bfloat16() if half else found
+
+        return logits
+
+    for half in (False, True):
+        for detached in (False, True):
+            found = evidence(Victim(network(detached, half)), SAMPLES, **TERMS)["measured"]["hidden_gradient"]
+            assert found["steps"] == list(COARSE)
+            assert found["n"] > 50
+            assert (found["count"] > 30) if detached else (found["count"] == 0), (half, detached, found)
+
+
+def test_a_slope_that_rounding_hides_altogether_is_not_said_to_be_right() -> None:
+    found = evidence(plain(lambda x: x + ((11 * x).round() / 11 - x).detach()), SAMPLES, **TERMS)
+    assert "cannot be measured" in found["measured"]["hidden_gradient"]["not_applicable"]
+
+
+def test_the_caller_s_inference_mode_changes_nothing() -> None:
+    with torch.inference_mode():
+        found = evidence(ModuleTarget(honest()), SAMPLES, **TERMS)
+    assert found == evidence(ModuleTarget(honest()), SAMPLES, **TERMS)
+    assert found["measured"]["interrupted_graph"]["count"] == 0
 
 
 def test_saturated_rows_are_counted_by_hand() -> None:

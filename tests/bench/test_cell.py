@@ -166,6 +166,8 @@ def test_a_stochastic_model_is_judged_on_fresh_passes() -> None:
     passes = torch.stack([target(data.pixels, data.ids, judge.at(i)).argmax(1) == data.labels for i in range(50)])
     assert filled.outcomes is not None
     assert filled.outcomes.column("correct").to_pylist() == pytest.approx(passes.float().mean(0).tolist())
+    first = filled.outcomes.column("correct_first").to_pylist()
+    assert first == pytest.approx(passes[:25].float().mean(0).tolist())
     assert len({tuple(row) for row in passes.tolist()}) > 1, "the coin moved nothing, so the test shows nothing"
 
 

@@ -230,7 +230,7 @@ def test_a_network_from_a_file_is_judged_as_it_is(small: str, network: Path, tmp
     ("function", "message"),
     [
         ("random", "answers differently to the same pixels"),
-        ("narrow", r"returned \[8, 3\].*return logits \[8, 10\]"),
+        ("narrow", r"returned \[16, 3\].*return logits \[16, 10\]"),
         ("counting", "changes its own tensors in eval mode"),
         ("nothing", "built a int; its function has to return a module"),
     ],

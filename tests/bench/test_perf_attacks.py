@@ -120,8 +120,8 @@ def test_both_sides_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None
 
 def tiny() -> Victim:
     network = build(SOFTMAX.core, {}, VisionTransformerShape(image=4, dim=16, depth=1, heads=2), 0).eval()
-    pixels = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    some = Samples(pixels, torch.zeros(8, dtype=torch.long), tuple(map(str, range(8))))
+    pixels = torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    some = Samples(pixels, torch.zeros(16, dtype=torch.long), tuple(map(str, range(16))))
     found = victim.victim("tiny", network, some, rungs=("1e-6",), ladders=(("0.1", "0.2"),))
     return found._replace(samples=found.answered())
 
@@ -130,7 +130,7 @@ def test_all_pairs_are_timed_and_the_bytes_counted() -> None:
     before = torch.get_rng_state()
     found, networks = attacks([tiny], 5, silent)
     assert torch.equal(torch.get_rng_state(), before)
-    assert networks == {4: "tiny, 8 images"}
+    assert networks == {4: "tiny, 16 images"}
     assert [(c.quantity, c.severity, c.rounds) for c in found] == [
         ("attack", "1e-6", 5),
         ("ladder", "0.1,0.2", 5),

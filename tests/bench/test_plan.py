@@ -137,6 +137,18 @@ def test_only_limits_the_work_and_not_the_board() -> None:
             "severities must be numbers from 0 that rise",
         ),
         ({"shifts": (ShiftLine(shift="pgd", severities=("much",)),)}, "severities must be numbers from 0 that rise"),
+        ({"shifts": (ShiftLine(shift="pgd", severities=("1e999",)),)}, "severities must be numbers from 0 that rise"),
+        (
+            {"shifts": (ShiftLine(shift="pgd", severities=("0.1", "8")),)},
+            "shift 'pgd': eps is in pixels from 0 to 1, got 8; did you mean 8/255?",
+        ),
+        (
+            {"shifts": (ShiftLine(shift="torchattacks:FGSM", severities=("2",)),)},
+            "eps is in pixels from 0 to 1, got 2; did you mean 2/255?",
+        ),
+        ({"tracks": ("smoke",)}, "the track 'smoke' is the protocol's own recipe; leave it out"),
+        ({"tracks": ("smoke(epochs=6)",)}, "the track 'smoke(epochs=6)' is the protocol's own recipe; leave it out"),
+        ({"tracks": ("trades", "trades(beta=6)")}, "the track 'trades(beta=6)' is named twice; leave one out"),
         ({"variants": ("softmax_matched(donor=softmax_matched)",)}, "needs a donor itself"),
     ],
 )
@@ -144,6 +156,36 @@ def test_what_cannot_be_planned(change: dict[str, object], message: str) -> None
     with pytest.raises(BadProtocol) as error:
         planned(BASE.model_copy(update=change))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("eps", ["1.5", "256", "1e9"])
+def test_an_eps_that_is_no_count_of_grey_values_has_no_hint(eps: str) -> None:
+    with pytest.raises(BadProtocol) as error:
+        planned(BASE.model_copy(update={"shifts": (ShiftLine(shift="pgd", severities=(eps,)),)}))
+    assert str(error.value) == f"shift 'pgd': eps is in pixels from 0 to 1, got {eps}"
+
+
+@pytest.mark.parametrize(
+    ("shift", "severities"),
+    [("pgd", ("0", "1")), ("pgd(norm=l2)", ("8",)), ("paper_line_2023", ("2",)), ("patch_fool", ("2",))],
+)
+def test_other_balls_and_conventions_have_other_units(shift: str, severities: tuple[str, ...]) -> None:
+    plan = planned(BASE.model_copy(update={"shifts": (ShiftLine(shift=shift, severities=severities),)}))
+    assert {n.severities for n in plan.nodes if n.shift == shift} == {severities}
+
+
+def test_the_unit_of_an_eps_names_the_ball_however_it_was_chosen() -> None:
+    shifts = ("fgsm", "pgd", "pgd(norm=l2)", "torchattacks:APGD", "attention_fool(norm=linf)", "attention_fool")
+    lines = tuple(ShiftLine(shift=shift, severities=("1",)) for shift in shifts)
+    found = {n.shift: n.unit for n in planned(BASE.model_copy(update={"shifts": lines})).nodes if n.shift in shifts}
+    assert found == {
+        "fgsm": "eps (L-inf, pixels)",
+        "pgd": "eps (L-inf, pixels)",
+        "pgd(norm=l2)": "eps (L2, pixels)",
+        "torchattacks:APGD": "eps (L-inf, pixels)",
+        "attention_fool(norm=linf)": "eps (L-inf, pixels)",
+        "attention_fool": "patches, or eps (pixels)",
+    }
 
 
 def test_states(tmp_path: Path) -> None:

@@ -30,6 +30,18 @@ def test_built_in_protocols_are_read_and_named_after_themselves() -> None:
         ("folds = []\n", "'folds': "),
         ("training_seeds = []\n", "'training_seeds': "),
         ("x = = 1\n", "not valid TOML"),
+        ('tracks = "trades"\n', """'tracks': a list is expected, as in tracks = ["trades"]"""),
+        ("folds = 0\n", "'folds': a list is expected, as in folds = [0]"),
+        (
+            '[[shifts]]\nshift = "pgd"\nseverities = "8/255"\n',
+            """'shifts.0.severities': a list is expected, as in severities = ["8/255"]""",
+        ),
+        ('[shifts]\nshift = "pgd"\n', "'shifts': a list of tables is expected, each under [[shifts]]"),
+        ('swaps = ["softmax", "l2"]\n', """list of pairs is expected, as in swaps = [["softmax", "elliptical"]]"""),
+        ("trust = true\n", "'trust': true is no value here, a value like 128 is expected"),
+        ("noise_seed = false\n", "'noise_seed': false is no value here, a value like 0 is expected"),
+        ("folds = [true]\n", "'folds': true is no value here"),
+        ("[backbone]\ndepth = true\n", "'backbone.depth': true is no value here, a value like 4 is expected"),
     ],
 )
 def test_a_slip_is_one_line(tmp_path: Path, change: str, message: str) -> None:
@@ -47,3 +59,10 @@ def test_a_protocol_that_is_not_there() -> None:
         find_protocol("smok")
     with pytest.raises(BadProtocol, match="check the path"):
         find_protocol("nowhere/mine.toml")
+
+
+def test_truth_values_stay_where_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(PLAIN + '[backbone]\nname = "timm:x"\npretrained = true\noptions = { qkv_bias = false }\n')
+    backbone = read_protocol(path).backbone
+    assert (backbone.pretrained, backbone.options) == (True, {"qkv_bias": False})

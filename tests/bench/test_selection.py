@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from attnbench.bench.catalog import Catalog, open_catalog
 from attnbench.bench.error import BadInput, UnknownName
-from attnbench.bench.selection import expanded, label, parsed, resolved, split
+from attnbench.bench.selection import COUNTS, expanded, label, parsed, resolved, split
 
 KNOWN = ["elliptical", "l2", "softmax", "softmax_matched"]
 
@@ -101,3 +102,64 @@ def test_labels_show_what_differs_and_read_back() -> None:
 
 def test_commas_inside_parentheses_and_quotes_stay() -> None:
     assert split('a(b=1,c="x,y"), d') == ['a(b=1,c="x,y")', "d"]
+
+
+COUNT = "allowed are whole numbers from 1"
+EPS = "allowed is a number from 0 to 1 such as 0.1 or 8/255"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("shift", "pgd(steps=0)", f"shift 'pgd', setting 'steps': got '0', {COUNT}"),
+        ("shift", "square(queries=-1)", f"shift 'square', setting 'queries': got '-1', {COUNT}"),
+        ("shift", "apgd_t(targets=0)", f"shift 'apgd_t', setting 'targets': got '0', {COUNT}"),
+        ("shift", "random_noise(draws=0)", f"shift 'random_noise', setting 'draws': got '0', {COUNT}"),
+        ("shift", "spsa(pairs=0)", f"shift 'spsa', setting 'pairs': got '0', {COUNT}"),
+        ("shift", "patch_outlier(patch=0)", f"shift 'patch_outlier', setting 'patch': got '0', {COUNT}"),
+        ("shift", "torchattacks:PGD(chunk=0)", f"shift 'torchattacks:PGD', setting 'chunk': got '0', {COUNT}"),
+        ("recipe", "fgsm_rs(epochs=0)", f"recipe 'fgsm_rs', setting 'epochs': got '0', {COUNT}"),
+        ("recipe", "standard(batch=0)", f"recipe 'standard', setting 'batch': got '0', {COUNT}"),
+        ("recipe", "trades(steps=0)", f"recipe 'trades', setting 'steps': got '0', {COUNT}"),
+        ("recipe", "fgsm_rs(eps=2)", f"recipe 'fgsm_rs', setting 'eps': got '2', {EPS}"),
+        ("recipe", "pgd_at(eps=8/0)", f"recipe 'pgd_at', setting 'eps': got '8/0', {EPS}"),
+        ("recipe", "pgd_at(eps=1e999)", f"recipe 'pgd_at', setting 'eps': got '1e999', {EPS}"),
+        ("recipe", "trades(eps=much)", f"recipe 'trades', setting 'eps': got 'much', {EPS}"),
+        ("recipe", "trades(eps=-0.1)", f"recipe 'trades', setting 'eps': got '-0.1', {EPS}"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_before_anything_runs(kind: str, text: str, message: str) -> None:
+    with pytest.raises(BadInput) as error:
+        open_catalog().entry(kind, text)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "key", "value"),
+    [
+        ("shift", "pgd(steps=1)", "steps", 1),
+        ("shift", "adversarial_patch(layer=0)", "layer", 0),
+        ("variant", "performer(features=0)", "features", 0),
+        ("recipe", "trades(eps=8/255)", "eps", "8/255"),
+        ("recipe", "trades(eps=0)", "eps", "0"),
+        ("recipe", "trades(eps=1)", "eps", "1"),
+    ],
+)
+def test_settings_that_mean_something_pass(kind: str, text: str, key: str, value: object) -> None:
+    assert open_catalog().entry(kind, text).settings[key] == value
+
+
+def test_a_count_of_which_there_is_none_by_default_may_be_none() -> None:
+    assert resolved("shift", "mine", {"steps": "0"}, {"steps": 0}, {}) == {"steps": 0}
+
+
+def test_every_whole_number_of_a_built_in_shift_or_recipe_is_a_count_or_a_place() -> None:
+    catalog: Catalog = open_catalog()
+    named = {
+        key
+        for kind in ("shift", "recipe")
+        for declared in catalog.found[kind].values()
+        for key, value in declared.value.settings.items()
+        if isinstance(value, int) and not isinstance(value, bool)
+    }
+    assert named - COUNTS == {"layer"}

@@ -40,6 +40,7 @@ def accuracy() -> list[Any]:
     return [open_catalog().metric("accuracy").value]
 
 
+@pytest.mark.filterwarnings("ignore::attnbench.attacks.guard.NoGradient")
 def test_the_worst_of_both_faces_counts() -> None:
     """One face sees no gradient and finds nothing; the twin computes the same and finds what there is."""
     open_model = build(SOFTMAX.core, {}, SHAPE, 3)
@@ -218,3 +219,41 @@ def test_a_network_of_ones_own_is_examined_without_its_attention() -> None:
     assert found["hidden_gradient"]["count"] == 0
     with pytest.raises(ValueError, match="attention"):
         fill(victim, right(victim), open_catalog().shift("attention_fool(steps=1)"), ("1",), accuracy(), 0, 500)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_of_two_smallest_perturbations_the_smaller_one_counts(norm: str) -> None:
+    """One face sees half of its gradient, and its way to the border is the longer one on most samples."""
+    half, whole = build(SOFTMAX.core, {}, SHAPE, 3), build(SOFTMAX.core, {}, SHAPE, 3)
+    plain = half.tokens
+    columns = torch.arange(8) < 4
+    half.tokens = lambda pixels: plain(torch.where(columns, pixels.detach(), pixels))  # type: ignore[method-assign]
+    fmn = open_catalog().shift(f"fmn(norm={norm},steps=15)")
+    eps = ("8",) if norm == "l2" else ("1",)
+    data = right(ModelTarget(whole))
+    faces = [fill(ModelTarget(face), data, fmn, eps, accuracy(), 0, 500).outcomes for face in (half, whole)]
+    both = fill(ModelTarget(half, opened=ModelTarget(whole)), data, fmn, eps, accuracy(), 0, 500)
+    one, other, found = (
+        torch.tensor(table.column("norm").to_pylist()) for table in (*faces, both.outcomes) if table is not None
+    )
+    assert torch.equal(found, torch.minimum(one, other))
+    assert (other < one).sum() > 12
+    assert both.facts["taken_from_open"] == (other < one).sum()
+
+
+def test_a_convention_climbs_the_cross_entropy_that_vanishes() -> None:
+    """As cleverhans does: where float32 rounds the loss of the model's own answer to 0, the image stays as it is."""
+    victim = target()
+    with torch.no_grad():
+        for scale, stands in ((1.0, False), (1e5, True)):
+            head = victim.model.head
+            head.weight.mul_(scale)
+            data = right(victim)
+            fgsm = open_catalog().shift("paper_line_2023(attack=fgsm)")
+            (found,) = shifted(fgsm, data, ("0.2",), DRAW, victim).rungs
+            with torch.enable_grad():
+                pixels = data.pixels.clone().requires_grad_()
+                loss = nn.functional.cross_entropy(victim(pixels, data.ids, DRAW), data.labels, reduction="sum")
+                (slope,) = torch.autograd.grad(loss, pixels)
+            assert torch.equal(found, data.pixels + 0.1 * slope.sign())  # type: ignore[operator]
+            assert bool((slope == 0).all()) == stands

@@ -105,6 +105,10 @@ class Plan:
     """Further facts of a cell."""
     sizes: Callable[[str, str], Sequence[float]] | None = None
     """Sizes of the perturbations under a shift at a severity, by sample."""
+    first: Callable[..., Sequence[float]] | None = None
+    """Shares of right passes among the first half, asked for like `correct`; None where cells do not say."""
+    trust: int | None = None
+    """Test samples on which adversarial numbers are examined; None where the protocol does not say."""
     tracks: tuple[str, ...] = ()
     """Recipes, where there are several; labels name the second and further ones in brackets."""
 
@@ -161,6 +165,7 @@ class Plan:
                 "backbone": {"dim": 64},
                 "recipe": "standard",
                 "noise_seed": 1,
+                **({} if self.trust is None else {"trust": self.trust}),
                 "training_seeds": list(self.seeds),
                 "folds": list(self.folds),
                 "statistics": {"baseline": self.baseline, "confidence": 0.95},
@@ -207,6 +212,8 @@ class Plan:
             columns["severity"] += [severity] * n
             columns["target"] += [i % 10 for i in range(n)]
             columns["correct"] += right
+            if self.first:
+                columns.setdefault("correct_first", []).extend(self.first(*where, severity))
             if self.sizes:
                 columns.setdefault("norm", []).extend(self.sizes(cell["shift"], severity))
             for layer in LAYERS:
@@ -223,6 +230,10 @@ class Plan:
                 records.append({**about, "unit": "1", **layered})
                 columns[f"token_cosine@read.{layer}"] += values
         table = pa.table(columns)
+        if self.first:
+            for name in ("correct", "correct_first"):
+                place = table.schema.get_field_index(name)
+                table = table.set_column(place, name, table[name].cast(pa.float32()))
         if cell["family"] == "trust":
             records, table = [], None
         if cell["shift"] == "cost":

@@ -11,6 +11,7 @@ from attnbench.reports.board import Board, board
 from attnbench.reports.chapter import tables
 from attnbench.reports.credence import Doubt, Spoken, merged
 from attnbench.reports.gate import Gate
+from attnbench.reports.minimum_norm import minimum_norms
 from attnbench.reports.page import page
 from attnbench.reports.run import load
 from attnbench.reports.trust_sheet import raised_gates, trust, trust_sentence
@@ -38,7 +39,7 @@ def correct(label: str, fold: int, seed: int, shift: str, severity: str) -> list
     return [1.0] * right + [0.0] * (10 - right)
 
 
-def made(plan: Any, root: Path, measured: Mapping[str, Mapping[str, Any]], **settings: Any) -> Board:
+def made(plan: Any, root: Path, measured: Mapping[str, Mapping[str, Any]], right: int = 60, **settings: Any) -> Board:
     """Return a board whose rows were examined as `measured` says, by label; rows that it does not name were not."""
     wanted = {"shifts": SHIFTS, "about": ABOUT, "costs": False, "correct": correct, **settings}
     whole = plan(**wanted)
@@ -53,7 +54,8 @@ def made(plan: Any, root: Path, measured: Mapping[str, Mapping[str, Any]], **set
             document["cells"].append(cell)
             content, table = whole.document(cell)
             facts = measured[model["label"]]
-            content["facts"] = {"deterministic": True, **({"trust": {"measured": dict(facts)}} if facts else {})}
+            trusted = {"trust": {"measured": dict(facts), "n": 64, "right": right}} if facts else {}
+            content["facts"] = {"deterministic": True, **trusted}
             store.publish_cell(key, content, table)
     store.publish_run(document)
     return board(load(root))
@@ -164,6 +166,50 @@ def test_without_an_examination_the_report_says_so(plan: Any, tmp_path: Path) ->
         "Whether the adversarial numbers can be believed was not examined: no trust cell is done."
     )
     assert trust_sentence(read) in verdict(read).sentences
+
+
+def test_few_right_samples_are_no_reason_to_trust(plan: Any, tmp_path: Path) -> None:
+    """None of 30 seen leaves 1 - .05^(1/30), 10 %, possible; of 29 it would be more."""
+    rows = {"softmax": SOUND, "l2": STEPS}
+    few = made(plan, tmp_path / "few", rows, right=29)
+    assert verdicts(few) == {"softmax": "not examined", "softmax (A/A)": "not examined", "l2": "suspect"}
+    notes = {row[0].text: row[1].note for row in trust(few).rows}
+    assert notes["softmax"] == "not examined: only 29 of 64 examined samples are right, too few to trust"
+    assert "too few" not in notes["l2"]
+    assert "no trust cell" not in trust_sentence(few)
+    assert verdicts(made(plan, tmp_path / "enough", rows, right=30))["softmax"] == "trusted"
+
+
+def test_what_is_never_examined_says_why(plan: Any, tmp_path: Path) -> None:
+    about = {"pgd": {"norm": "patches"}, "fgsm": LINF}
+    notes = [x.note for x in trust(made(plan, tmp_path / "a", {}, about=about, trust=64)).rows[0][1:]]
+    assert notes == ["not examined: only balls of pixels, L-inf and L2, are examined", ""]
+    read = made(plan, tmp_path / "b", {}, about=about, trust=0)
+    assert trust(read).rows[0][2].note == "not examined: the protocol asks for none: trust = 0"
+    assert trust_sentence(read).endswith("was not examined: the protocol asks for none.")
+
+
+def test_nothing_left_is_not_too_high(plan: Any, tmp_path: Path) -> None:
+    def fallen(label: str, fold: int, seed: int, shift: str, severity: str) -> list[float]:
+        return [0.0] * 10 if severity == "0.2" else correct(label, fold, seed, shift, severity)
+
+    read = made(plan, tmp_path / "a", {"l2": STEPS, "softmax": NOISY}, correct=fallen)
+    pgd = next(sweep for sweep in read.sweeps if sweep.shift == "pgd")
+    least, most = (read.at(pgd, severity) for severity in ("0.1", "0.2"))
+    assert read.estimate("l2", least).doubt.startswith("steps matter")
+    assert (read.estimate("l2", most).doubt, read.difference("l2", "softmax (A/A)", most).doubt) == ("", "")
+    assert read.estimate("softmax", most).status == "broken"
+    sizes = {(row[1].text, row[2].text): row[3].chip for row in minimum_norms(read).rows}
+    assert sizes["pgd", "l2"] == "suspect"
+
+
+def test_the_page_sends_doubts_about_valid_numbers_to_trust(plan: Any, tmp_path: Path) -> None:
+    read = made(plan, tmp_path, {"l2": STEPS})
+    text = page(read, tables(read), {})
+    assert "Failed and invalid cells" in text
+    assert 'why is said under <a href="#trust">Trust</a>' in text
+    narrow = text[text.index("@media (max-width: 40rem)") : text.index("@media print")]
+    assert "tbody th { white-space: normal; overflow-wrap: anywhere;" in narrow
 
 
 def test_an_examination_without_evidence_is_none(plan: Any, tmp_path: Path) -> None:

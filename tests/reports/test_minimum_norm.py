@@ -82,6 +82,41 @@ def test_a_ladder_says_between_which_severities_it_lies(plan: Any, tmp_path: Pat
     assert line(read, "pgd")["median"] == "0 to 0.1"
 
 
+def test_a_network_that_draws_noise_has_no_exact_size(plan: Any, tmp_path: Path) -> None:
+    read = made(plan, tmp_path, facts=lambda cell: {"deterministic": False, "passes": 50})
+    sweep = next(sweep for sweep in read.sweeps if sweep.shift == "fgsm")
+    found = sizes(read.evidence, read.run.models("softmax")[0], sweep, [("clean", "0")])
+    assert found is not None
+    np.testing.assert_allclose(found.least, [0, 0, 0, 0.1, 0.2])
+    np.testing.assert_allclose(found.most, [0, 0.1, 0.1, 0.2, inf])
+    assert line(read, "fgsm")["median"] == "0 to 0.1"
+
+
+def test_a_worst_case_takes_the_smallest_of_its_attacks(plan: Any, tmp_path: Path) -> None:
+    read = made(plan, tmp_path)
+    sweep = next(sweep for sweep in read.sweeps if sweep.members)
+    found = sizes(read.evidence, read.run.models("softmax")[0], sweep, [("clean", "0")])
+    assert found is not None
+    np.testing.assert_allclose(found.least, [0, 0, 0, 0.1, 0.2])
+    np.testing.assert_allclose(found.most, [0, 0.03, 0.05, 0.12, inf])
+    assert line(read, "worst case (linf)")["median"] == "0 to 0.05"
+
+
+def test_a_worst_case_is_not_known_while_an_attack_is_missing(plan: Any, tmp_path: Path) -> None:
+    plan(shifts=SHIFTS, about=ABOUT, costs=False, correct=correct).write(tmp_path, lambda c: c["shift"] != "fgsm")
+    text = line(board(load(tmp_path)), "worst case (linf)")
+    assert text["median"] == "-"
+
+
+def test_an_attack_that_was_not_planned_for_a_row_is_left_out(plan: Any, tmp_path: Path) -> None:
+    whole = plan(shifts=SHIFTS, about=ABOUT, costs=False, correct=correct, sizes=measured)
+    store = whole.write(tmp_path)
+    document = whole.run()
+    document["cells"] = [c for c in document["cells"] if (c["label"], c["shift"]) != ("softmax", "fgsm")]
+    store.publish_run(document)
+    assert line(board(load(tmp_path)), "worst case (linf)")["median"] == "0 to 0.1"
+
+
 def test_without_stored_sizes_a_smallest_perturbation_is_read_off_the_severities(plan: Any, tmp_path: Path) -> None:
     assert line(made(plan, tmp_path, sizes=None), "fgsm")["median"] == "0 to 0.1"
 

@@ -14,9 +14,13 @@ from attnbench.reports.page import page
 from attnbench.reports.report import write
 from attnbench.reports.run import load
 from attnbench.reports.track import comparison, tracks
+from attnbench.reports.trust_sheet import trust_sentence
 from attnbench.reports.verdict import verdict
 
+from .conftest import key
+
 LINF = {"norm": "linf", "knowledge": "white_box"}
+SHIFTS = {"clean": (("0",),), "pgd": (("0.1", "0.2"),)}
 FIRST = ("softmax", "softmax (A/A)", "l2")
 LABELS = (*FIRST, *(f"{label} [fgsm_rs]" for label in FIRST))
 RIGHT = {
@@ -69,6 +73,26 @@ def test_a_track_has_a_board_of_its_own(plan: Any, tmp_path: Path) -> None:
     assert {"track-2-differences", "track-2-attacks", "track-2-corruptions", "track-2-collapse"} <= names
 
 
+def test_all_rows_are_those_of_the_track(plan: Any, tmp_path: Path) -> None:
+    def last(label: str, fold: int, seed: int, shift: str, severity: str) -> list[float]:
+        return [0.0] * 10 if severity == "0.2" else correct(label, fold, seed, shift, severity)
+
+    whole = plan(labels=LABELS, tracks=("standard", "fgsm_rs"), shifts=SHIFTS, correct=last, about={"pgd": LINF})
+    store = whole.write(tmp_path)
+    document = whole.run()
+    for label in LABELS:
+        name = {"label": label, "fold": 0, "training_seed": 0, "shift": "trust(norm=linf)", "family": "trust"}
+        cell = {**name, "key": key(label, "trust"), "severities": ["0.1"], "norm": "linf", "unit": ""}
+        document["cells"].append(cell)
+        content, table = whole.document(cell)
+        content["facts"] = {"trust": {"measured": {"zero_gradient": {"count": 0, "n": 60}}, "n": 64, "right": 60}}
+        store.publish_cell(cell["key"], content, table)
+    store.publish_run(document)
+    read = board(load(tmp_path))
+    for each in (read, *read.others):
+        assert trust_sentence(each).endswith("Trusted: all rows of this track (L-inf).")
+
+
 def test_training_is_compared_row_by_row(plan: Any, tmp_path: Path) -> None:
     table = comparison(made(plan, tmp_path))
     names = [column.name for column in table.columns]
@@ -85,7 +109,7 @@ def test_training_is_compared_row_by_row(plan: Any, tmp_path: Path) -> None:
 
 def test_the_page_has_a_chapter_a_track_and_files_keep_whole_names(plan: Any, tmp_path: Path) -> None:
     labels = ("softmax", "softmax [fgsm_rs]")
-    made(plan, tmp_path, labels=labels, shifts={"clean": (("0",),), "pgd": (("0.1", "0.2"),)}, costs=False)
+    made(plan, tmp_path, labels=labels, shifts=SHIFTS, costs=False)
     text = write(tmp_path).read_text()
     assert 'id="track-2"' in text
     assert "Trained with fgsm_rs" in text
@@ -115,7 +139,7 @@ def test_a_run_of_one_track_has_none(plan: Any, tmp_path: Path) -> None:
 PAPER = {"family": "adversarial", "norm": "linf", "knowledge": "white_box", "convention": "A & B <2023>"}
 
 
-def convention_run(plan: Any, root: Path) -> Board:
+def convention_run(plan: Any, root: Path, ladder: tuple[str, ...] = ("0.02", "0.05"), **settings: Any) -> Board:
     """A convention whose 1/255 and 40/255 are a third of that in pixels."""
 
     def facts(cell: dict[str, Any]) -> dict[str, Any]:
@@ -132,8 +156,8 @@ def convention_run(plan: Any, root: Path) -> Board:
 
     shifts = {
         "clean": (("0",),),
-        "pgd": (("0.02", "0.05"),),
-        "fgsm": (("0.02", "0.05"),),
+        "pgd": (ladder,),
+        "fgsm": (ladder,),
         "paper": (("1/255", "40/255"),),
     }
     return made(
@@ -145,8 +169,34 @@ def convention_run(plan: Any, root: Path) -> Board:
         shifts=shifts,
         about={"pgd": LINF, "fgsm": LINF, "paper": PAPER},
         declared={"paper": {"settings": {"attack": "fgsm"}, "warning": "not a standard number"}},
-        facts=facts,
+        **{"facts": facts, **settings},
     )
+
+
+def standards(read: Board) -> dict[str, tuple[str, str]]:
+    """Return the nearest standard number of one row by severity, and why there is none."""
+    return {
+        row[3].text: (row[9].text, row[10].note if row[9].text == "-" else "")
+        for row in conventions(read).rows
+        if row[2].text == "l2"
+    }
+
+
+def test_no_standard_number_is_that_of_no_attack(plan: Any, tmp_path: Path) -> None:
+    found = standards(convention_run(plan, tmp_path, ladder=("0", "0.01")))
+    assert found == {
+        "1/255": ("fgsm at 0.01, 7.7 times as large", ""),
+        "40/255": ("fgsm at 0.01, 5.2 times as small", ""),
+    }
+
+
+def test_a_convention_without_a_strength_says_why(plan: Any, tmp_path: Path) -> None:
+    read = convention_run(plan, tmp_path, facts=lambda cell: {})
+    assert set(standards(read).values()) == {("-", "eps not stated")}
+    for cell in read.run.planned:
+        if cell["shift"] == "paper":
+            (tmp_path / "cells" / f"{cell['key']}.json").unlink()
+    assert set(standards(board(load(tmp_path))).values()) == {("-", "not run yet")}
 
 
 def test_a_convention_is_marked_and_set_beside_the_standard(plan: Any, tmp_path: Path) -> None:
@@ -162,7 +212,8 @@ def test_a_convention_is_marked_and_set_beside_the_standard(plan: Any, tmp_path:
     assert found["largest"].value == pytest.approx(40 / 765)
     assert (found["lowest_pixel"].value, found["highest_pixel"].value) == (-0.01, 1.01)
     assert found["nearest_standard"].text == "fgsm at 0.05"
-    assert rows["l2", "1/255"]["nearest_standard"].text == "fgsm at 0.02"
+    # 0.02 against 1/765, and 0.05 against 40/765: the one is 15.3 times as large, the others are alike.
+    assert rows["l2", "1/255"]["nearest_standard"].text == "fgsm at 0.02, 15 times as large"
     text = page(read, tables(read), {})
     assert "A &amp; B &lt;2023&gt;" in text
     assert '<span class="chip non-standard">non-standard</span>' in text

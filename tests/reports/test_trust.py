@@ -197,6 +197,28 @@ def test_a_single_step_is_compared_with_the_walk() -> None:
     assert single_step_cell_stronger(half, walk).verdict == "ok"
 
 
+def test_half_of_the_passes_right_is_right() -> None:
+    """Everywhere in a report: fooled is fewer than half."""
+    clean, half, less = (np.full(128, share, dtype=np.float32) for share in (1.0, 0.5, 0.48))
+    assert black_box_cell_stronger(clean, half, [clean]).value == 0
+    assert black_box_cell_stronger(clean, less, [clean]).value == 1
+    assert curve_ends_early(half, 10).value == 1
+    assert curve_ends_early(less, 10).value == 0
+    assert single_step_cell_stronger(half, clean).n == 0
+
+
+def test_advice_says_how_and_claims_no_more_than_it_knows() -> None:
+    found = judged(
+        black_box_stronger=count(5), transfer_stronger=count(5), hidden_gradient={**count(9), "median_error": 0.1}
+    )
+    assert all(
+        "`detaches` and `open_settings`" in found[x].what_to_do for x in ("hidden_gradient", "opened_twin_stronger")
+    )
+    assert found["black_box_stronger"].what_to_do.endswith("its gradients may be masked")
+    assert found["transfer_stronger"].what_to_do.endswith("this model's may be masked")
+    assert "may be masked" in black_box_cell_stronger(outcomes(0), outcomes(), [outcomes(0)]).what_to_do
+
+
 def test_a_curve_has_to_end_below_guessing_or_be_known_to_fall() -> None:
     """Ten classes: of 128 samples guessing leaves 21 or fewer right, but for one chance in a hundred."""
     most = next(k for k in range(128) if tail(k, 128, 0.1) <= 0.01)
