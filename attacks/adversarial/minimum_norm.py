@@ -4,9 +4,10 @@ Other attacks are given eps and ask whether a sample falls within it; these ask 
 whatever the severities are, and a rung shows the smallest fooling point where it lies inside the ball.
 
 A model is held to be fooled where its logits, for a stochastic model their mean over several fresh passes, put another
-class clearly above the true one. Chance makes a stochastic model's smallest point too good: it lies where every other
-pass is right. So there a rung shows, of all tried points inside its ball and of the smallest fooling perturbation
-stretched to its full size, the one with the highest mean loss, for others to judge on fresh passes.
+class above the true one; a point is kept where it is clearly above. Chance makes a stochastic model's smallest point
+too good: it lies where every other pass is right. So there a rung shows, of all tried points inside its ball and of the
+smallest fooling perturbation stretched to its full size, the one with the highest mean loss, for others to judge on
+fresh passes.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ class Sighting(NamedTuple):
     view: View
     """What the model showed."""
     fooled: Bool[Tensor, " row"]
-    """Whether the (mean) logits clearly put another class first."""
+    """Whether the (mean) logits put another class first."""
     norms: Float[Tensor, " row"]
     """How far the points are from the clean images, float64."""
 
@@ -99,10 +100,10 @@ class Trail:
 
     def _kept(self, rows: Rows, points: Pixels, view: View) -> Sighting:
         clean = self.samples.rows(rows)
+        seen = Sighting(view, view.logits.argmax(1) != clean.labels, size(points, clean.pixels, self.norm))
         spread = view.logits.amax(1) - view.logits.amin(1)
         clear = margin(view.logits, clean.labels) > CLEAR * spread
-        seen = Sighting(view, clear, size(points, clean.pixels, self.norm))
-        smaller = seen.fooled & (seen.norms < self.norms[rows])
+        smaller = clear & (seen.norms < self.norms[rows])
         self.pixels[rows[where(smaller)]] = points[smaller]
         self.norms[rows[where(smaller)]] = seen.norms[smaller]
         for eps, best in self._strongest.items():

@@ -18,15 +18,16 @@ def checklist(trial: Trial, seen: Runs) -> Facts:
     """Return the facts behind the checklist, by name."""
     settings, walk, white = trial.settings, seen.restarts[0], seen.white
     spent = 1 if trial.deterministic else settings.passes
-    black = trial.searched(square_searches(trial.norm, max(settings.queries // spent, 1), 1)[0], seen.eps)
-    noise = trial.searched(noise_searches(trial.norm, max(settings.draws // spent, 1))[0], seen.eps)
+    square = square_searches(trial.norm, max(settings.queries // spent, 1), 1)[0]
+    noise = noise_searches(trial.norm, max(settings.draws // spent, 1))[0]
+    alone = [counted(trial.searched(search, seen.eps, ~white)) for search in (square, noise)]
     return {
         "single_step_stronger": paired(seen.single.fooled, walk.fooled),
         "steps_matter": paired(walk.fooled, seen.doubled.fooled),
         "larger_eps_weaker": larger_eps(trial, seen),
         "restarts_matter": restarts(seen),
-        "black_box_stronger": {**counted(black & ~white), "black": int(black.sum()), "white": int(white.sum())},
-        "noise_stronger": {**counted(noise & ~white), "noise": int(noise.sum()), "white": int(white.sum())},
+        "black_box_stronger": {**alone[0], "white": int(white.sum())},
+        "noise_stronger": {**alone[1], "white": int(white.sum())},
         "transfer_stronger": transfer(seen),
         "opened_twin_stronger": twin(seen),
         "curve": {"fooled": [int(rung.fooled.sum()) for rung in seen.rungs], "n": len(trial.right.ids)},

@@ -136,10 +136,16 @@ class Trial(NamedTuple):
             torch.stack(watch.blind),
         )
 
-    def searched(self, search: Search, eps: float) -> Bool[Tensor, " batch"]:
-        """Return which samples a search fools."""
-        found: Found = search(self.right, eps, self.draw, self.look())
-        return found.fooled if self.deterministic else self.fooled(found.pixels)
+    def searched(self, search: Search, eps: float, among: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """Return which of some samples a search fools; the others are not searched."""
+        rows, fooled = where(among), torch.zeros_like(among)
+        if len(rows):
+            some = self.right.rows(rows)
+            found: Found = search(some, eps, self.draw, self.look())
+            judged = some._replace(pixels=found.pixels)
+            passes = self.settings.judge_passes
+            fooled[rows] = found.fooled if self.deterministic else wrong(self.target, judged, self.draw, passes)
+        return fooled
 
     def fooled(self, pixels: Float[Tensor, "batch channel height width"]) -> Bool[Tensor, " batch"]:
         """Return whether the model gets right samples wrong at these points: a stochastic one in most fresh passes."""
