@@ -5,7 +5,7 @@ ROOMS := attacks bench metrics models reports results
 
 .PHONY: bench test check format lint types lock perf faults campaign wheel clean
 
-bench: .venv/ready  ## train, attack, measure and report: the smoke protocol, about two minutes on two cores
+bench: .venv/ready  ## train, attack, measure and report: the smoke protocol, about three minutes on two cores
 	$(BIN)/attnbench run smoke --jobs 2
 	$(BIN)/attnbench report smoke
 
