@@ -8,12 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .draw import Draw
-from .samples import Samples, Target
+from .samples import JUDGE_PASSES, Samples, Target
 from .shift import Setting, Shift
 from .target import ModuleTarget
-
-JUDGE_PASSES = 50
-"""Fresh passes on which a stochastic model is judged."""
 
 
 class Attacked(NamedTuple):

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from .draw import Draw
 
+JUDGE_PASSES = 50
+"""Fresh passes on which a stochastic model's outcome is judged."""
+
 
 class Samples(NamedTuple):
     """Labelled inputs, each with an identity that never changes."""

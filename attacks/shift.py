@@ -70,5 +70,5 @@ def severity_value(text: str) -> float:
     """
     try:
         return float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         raise ValueError(f"a severity is a number or a fraction such as '0.1' or '8/255', got {text!r}") from None

@@ -16,16 +16,15 @@ from torch import Tensor
 
 from ..attacks.adversarial.ball import BALLS, Pixels
 from ..attacks.draw import Draw
-from ..attacks.samples import Samples
+from ..attacks.samples import JUDGE_PASSES, Samples
 from ..attacks.shift import severity_value
 from ..models.network import Network
 from .error import BadInput
 from .fit import Answer, Batch, Loss, calibration_samples
 from .noise import drawn
+from .selection import is_eps
 
 LINF = BALLS["linf"]
-JUDGE_PASSES = 50
-"""Fresh passes on which a stochastic network is judged."""
 
 
 class Adversary(NamedTuple):
@@ -56,18 +55,14 @@ class Adversary(NamedTuple):
 
 def adversary(eps: str, steps: int, relative_step: float) -> Adversary:
     """Read a recipe's settings; those that mean nothing raise BadInput."""
-    try:
-        size = severity_value(eps)
-    except (ValueError, ZeroDivisionError):
-        size = -1.0
-    if not 0 <= size <= 1:
+    if not is_eps(eps):
         raise BadInput(f"eps is a number from 0 to 1 such as 0.1 or 8/255, got '{eps}'; change the recipe's setting")
     if steps < 1 or relative_step <= 0:
         raise BadInput(
             "steps must be at least 1 and relative_step above 0, "
             f"got steps={steps}, relative_step={relative_step}; change the recipe's settings"
         )
-    return Adversary(size, steps, relative_step)
+    return Adversary(severity_value(eps), steps, relative_step)
 
 
 def worst_case(foe: Adversary) -> Loss:

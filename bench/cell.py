@@ -9,8 +9,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from ..attacks.adversarial.look import SMALLEST_BATCH
 from ..attacks.draw import Draw
-from ..attacks.samples import Samples, Target
+from ..attacks.samples import JUDGE_PASSES, Samples, Target
 from ..attacks.shift import Shift, severity_value
 from ..attacks.trust.evidence import evidence
 from ..metrics.metric import Metric
@@ -21,7 +22,7 @@ from .catalog import Entry
 from .noise import drawn
 from .rung import NotANumber, Rung, judged
 from .shifting import shifted
-from .target import COUPLING_TOLERANCE, JUDGE_PASSES, SMALLEST_BATCH, ModelTarget
+from .target import COUPLING_TOLERANCE, ModelTarget
 
 
 class Filled(NamedTuple):

@@ -85,7 +85,7 @@ class Graph:
         if entry.value.ladder:
             try:
                 values = [severity_value(s) for s in chosen]
-            except (ValueError, ArithmeticError):
+            except ValueError:
                 values = [] if chosen == ("unbounded",) else [1.0, 0.0]
             if values != sorted(set(values)) or any(value < 0 for value in values):
                 raise BadProtocol(

@@ -10,12 +10,12 @@ from torch import Tensor
 from ..attacks.adversarial.token_embedding import size
 from ..attacks.draw import Draw
 from ..attacks.glass import Steered
-from ..attacks.samples import Samples
+from ..attacks.samples import JUDGE_PASSES, Samples
 from ..metrics.metric import Metric
 from ..metrics.observation import Observation
 from .ball import Perturbation, merged, perturbation, sizes
 from .shifting import Point, answer
-from .target import JUDGE_PASSES, ModelTarget
+from .target import ModelTarget
 
 VALUE = tuple[str, int | None]
 """A metric's name and the layer, None for metrics of outputs."""

@@ -118,15 +118,16 @@ def _fault(kind: str, key: str, value: Setting, default: Setting) -> str:
     """
     if kind in ("shift", "recipe") and key in COUNTS and isinstance(value, int) and value < 1 <= int(default):
         return "allowed are whole numbers from 1"
-    if kind == "recipe" and key == "eps" and not _is_eps(value):
+    if kind == "recipe" and key == "eps" and not is_eps(value):
         return "allowed is a number from 0 to 1 such as 0.1 or 8/255"
     return ""
 
 
-def _is_eps(value: Setting) -> bool:
+def is_eps(value: Setting) -> bool:
+    """Whether a setting is a number from 0 to 1, or a fraction such as `8/255`."""
     try:
         return 0 <= severity_value(str(value)) <= 1
-    except (ValueError, ArithmeticError):
+    except ValueError:
         return False
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..attacks.adversarial.look import SMALLEST_BATCH
 from ..attacks.draw import Draw
 from ..attacks.glass import Inside
 from ..attacks.samples import Samples
@@ -13,12 +14,6 @@ from ..models.attention import HasLogits
 from ..models.network import Network, Steer, Tap
 from ..models.sight import logits_of, sight
 from .noise import drawn
-
-SMALLEST_BATCH = 16
-"""Matrix products of fewer rows take another path and differ in the last bits, so smaller batches are padded."""
-JUDGE_PASSES = 50
-"""Fresh passes on which a stochastic model's outcome is judged."""
-
 
 COUPLING_TOLERANCE = 1e-4
 """Largest change of a logit, relative to the largest one, when only the other samples of the batch change."""

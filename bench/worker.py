@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from ..attacks.adversarial.look import SMALLEST_BATCH
 from ..attacks.draw import Draw
 from ..attacks.samples import Samples
 from ..attacks.shift import Shift
@@ -33,7 +34,7 @@ from .fit import calibration_samples
 from .key import key_of
 from .noise import drawn
 from .shifting import Ensemble
-from .target import SMALLEST_BATCH, ModelTarget
+from .target import ModelTarget
 from .workplace import Options, Workplace, limited
 
 Send = Callable[[Mapping[str, Any]], None]

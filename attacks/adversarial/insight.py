@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..glass import Glass, Inside
-from ..guard import check_logits, checked_gradient
+from ..guard import check_logits
 from ..samples import Samples
 from .ladder import where
-from .look import SMALLEST_BATCH, Look, View
+from .look import SMALLEST_BATCH, Look, View, slope
 from .objective import log_mean_cross_entropy, log_odds
 
 Terms = Callable[[Inside], Sequence[Tensor]]
@@ -105,15 +105,9 @@ def _pass(look: Look, target: Glass, samples: Samples, terms: Terms) -> Pass:
 
 def _gradients(values: Sequence[Tensor], pixels: Tensor) -> list[Tensor]:
     """Return the gradient of each value in the pixels, 0 where no path leads there; the last one frees the graph."""
-    found = []
-    for i, value in enumerate(values):
-        if not value.requires_grad:
-            found.append(torch.zeros_like(pixels))
-            continue
-        kept = i + 1 < len(values)
-        slope = torch.autograd.grad(value.sum(), pixels, retain_graph=kept, allow_unused=True)[0]
-        found.append(torch.zeros_like(pixels) if slope is None else checked_gradient(slope))
-    return found
+    last = len(values) - 1
+    slopes = [slope(value, pixels, kept=i < last) for i, value in enumerate(values)]
+    return [torch.zeros_like(pixels) if found is None else found for found in slopes]
 
 
 def _expectation(odds: Float[Tensor, "passes batch"]) -> tuple[Tensor, Tensor]:

@@ -85,11 +85,22 @@ def gradient_of(value: Float[Tensor, " batch"], pixels: Tensor) -> Tensor:
 
     Raises ArithmeticError where it is not finite.
     """
-    found = torch.autograd.grad(value.sum(), pixels, allow_unused=True)[0] if value.requires_grad else None
+    found = slope(value, pixels)
     if found is None:
         warnings.warn(NoGradient(), stacklevel=2)
         return torch.zeros_like(pixels)
-    return checked_gradient(found)
+    return found
+
+
+def slope(value: Float[Tensor, " batch"], pixels: Tensor, *, kept: bool = False) -> Tensor | None:
+    """Return the gradient of a sum of values in the pixels, None where no path leads there; `kept` keeps the graph.
+
+    Raises ArithmeticError where it is not finite.
+    """
+    if not value.requires_grad:
+        return None
+    found = torch.autograd.grad(value.sum(), pixels, retain_graph=kept, allow_unused=True)[0]
+    return None if found is None else checked_gradient(found)
 
 
 def _expectation(views: list[View], *, of_odds: bool) -> View:

@@ -39,8 +39,6 @@ Slopes = Float[Tensor, "direction batch"]
 class Measured(NamedTuple):
     """Slopes of the model in some directions."""
 
-    samples: Samples
-    """Where."""
     directions: list[Tensor]
     """Which way."""
     slopes: Slopes
@@ -83,7 +81,7 @@ def measured(trial: Trial, samples: Samples, gradient: Tensor, steps: Sequence[f
     """Measure slopes in random directions and along the gradient."""
     directions = [*random_directions(trial, samples), along(gradient)]
     pairs = [differences(trial, samples, direction, steps) for direction in directions]
-    return Measured(samples, directions, torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]))
+    return Measured(directions, torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]))
 
 
 def computes_in_double(trial: Trial) -> bool:

@@ -13,7 +13,7 @@ from ..adversarial.ladder import Found, Search, where
 from ..adversarial.look import Look, View
 from ..adversarial.objective import Objective, log_odds, margin
 from ..draw import Draw
-from ..samples import Samples, Target
+from ..samples import JUDGE_PASSES, Samples, Target
 
 
 class Settings(NamedTuple):
@@ -35,7 +35,7 @@ class Settings(NamedTuple):
     """Random directions in which slopes are compared, beside that of the gradient."""
     passes: int = 8
     """Passes over which a stochastic model's gradient is averaged."""
-    judge_passes: int = 50
+    judge_passes: int = JUDGE_PASSES
     """Fresh passes on which a stochastic model is judged."""
 
 

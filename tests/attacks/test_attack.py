@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from attnbench.attacks.adversarial.pgd import PGD
-from attnbench.attacks.attack import JUDGE_PASSES, attack
+from attnbench.attacks.attack import attack
 from attnbench.attacks.draw import Draw
-from attnbench.attacks.samples import Samples
+from attnbench.attacks.samples import JUDGE_PASSES, Samples
 from attnbench.attacks.target import ModuleTarget
 
 

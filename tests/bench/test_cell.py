@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from attnbench.attacks.draw import Draw
-from attnbench.attacks.samples import Samples
+from attnbench.attacks.samples import JUDGE_PASSES, Samples
 from attnbench.attacks.shift import Shift
 from attnbench.bench.ball import fault, perturbation
 from attnbench.bench.catalog import Entry, open_catalog
 from attnbench.bench.cell import NotANumber, fill, fill_cost, subsample
-from attnbench.bench.target import JUDGE_PASSES, ModelTarget
+from attnbench.bench.target import ModelTarget
 from attnbench.models.noise import Noise
 from attnbench.models.variants.softmax import SOFTMAX, SoftmaxAttention
 from attnbench.models.vit import VisionTransformerShape, build
